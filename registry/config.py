@@ -62,7 +62,10 @@ class Limits(_Section):
     header_bytes: Annotated[int, Field(ge=4096, le=1 << 20)] = 64 << 10
     """Bytes of the request line and the headers together."""
     connections: Positive = 4096
-    """Open connections. The next one is answered 503."""
+    """Open connections, fewer where the process may open fewer files. The next one is answered 503."""
+    share_of_caller: Annotated[float, Field(gt=0, le=1)] = 0.25
+    """The part of each of these bounds that one caller (a token, a device; of connections an address) may have: of
+    connections, bodies, upload sessions, uploads at the same moment and event streams. It is answered 429 beyond it."""
     open_uploads: Positive = 256
     """Upload sessions of all clients together."""
     concurrent_uploads: Positive = 16

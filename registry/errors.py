@@ -144,5 +144,15 @@ class BusyError(TemporaryError):
     code = ProblemCode.BUSY
 
 
+class ShareError(BusyError):
+    """The caller has all that one caller may have; `wait_s`: when there is some of it again, if that is known."""
+
+    code = ProblemCode.OVER_SHARE
+
+    def __init__(self, message: str, wait_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.wait_s = wait_s
+
+
 class InTheWayError(BusyError):
     """Another transaction was faster, as happens where several write: what was meant is simply done again."""

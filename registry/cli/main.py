@@ -68,6 +68,7 @@ PANELS: dict[str, dict[str, str]] = {
         "restore": "registry.cli.serve:restore",
         "doctor": "registry.cli.upkeep:doctor",
         "disk": "registry.cli.upkeep:disk",
+        "uploads": "registry.cli.uploads:app",
         "token": "registry.cli.access.tokens:app",
         "approvals": "registry.cli.access.approvals:app",
         "trust": "registry.cli.trust.app:app",

@@ -557,6 +557,9 @@ class ProblemCode(Code):
     BUSY = ("busy",
         "The registry has too much to do, or its database server is away.",
         "Try again a little later.")
+    OVER_SHARE = ("over_share",
+        "You have all that one caller may have of what is for all: connections, bodies, uploads, streams, reports.",
+        "Let something of yours end, or wait as long as Retry-After says. `registry uploads` lists open uploads.")
     TIMEOUT = ("timeout",
         "The request's bytes came too slowly.",
         "Send it again; an upload goes on where it stopped.")

@@ -39,9 +39,11 @@ manifest_path = _Path("/manifests/{digest}")
 blob_path = _Path("/blobs/{digest}")
 """HEAD, GET with Range and If-Range; strong ETag."""
 uploads_path = _Path("/uploads")
-"""POST UploadRequest: 201 UploadView, or 200 with `complete` when the blob is there."""
+"""GET: Page[OpenUpload], one's own, an administrator's all. POST UploadRequest: 201 UploadView, or 200 with `complete`
+when the blob is there."""
 upload_path = _Path("/uploads/{upload}")
-"""GET: UploadView. PATCH bytes with Upload-Offset: UploadView; 409 offset_mismatch says the right one. DELETE."""
+"""GET: UploadView. PATCH bytes with Upload-Offset: UploadView; 409 offset_mismatch says the right one. DELETE, by its
+owner or an administrator."""
 aliases_path = _Path("/models/{model}/aliases")
 """GET: Page[AliasView]."""
 alias_path = _Path("/models/{model}/aliases/{alias}")

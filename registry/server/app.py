@@ -19,6 +19,7 @@ from starlette.concurrency import run_in_threadpool
 from registry import tracing
 from registry.config import Limits
 from registry.contracts.paths import CONSOLE
+from registry.core.shares import Holdings, part_of
 from registry.errors import TemporaryError
 from registry.server.composition import Services, bridging, rolling
 from registry.server.console.app import bodies, create_console
@@ -28,6 +29,7 @@ from registry.server.middleware.limits import BodyLimits, OtherBodies
 from registry.server.middleware.problems import RESPONSES, UnexpectedErrors, install_handlers
 from registry.server.middleware.request_ids import RequestIds
 from registry.server.middleware.traced import Traced
+from registry.server.middleware.turns import Turns
 from registry.server.routes import blobs, catalogue, devices, meta, rollouts, stream, trust
 from registry.server.scheduler import attending, scheduling
 from registry.server.watchdog import watched
@@ -54,6 +56,7 @@ def create_app(services: Services) -> FastAPI:
     config = services.config
     app = _application(config.limits, bodies() if config.console.enabled else ())
     app.state.services = services
+    app.state.streams = Holdings(stream.MAX_CLIENTS, part_of(stream.MAX_CLIENTS, config.limits.share_of_caller))
     if config.console.enabled:
         app.get("/", include_in_schema=False)(_to_console)
         app.get(CONSOLE, include_in_schema=False)(_to_console)
@@ -92,6 +95,7 @@ def _application(limits: Limits, others: tuple[OtherBodies, ...] = ()) -> FastAP
     for router in ROUTERS:
         app.include_router(router)
     install_handlers(app)
+    app.add_middleware(Turns)
     app.add_middleware(BodyLimits, limits=limits, others=others)
     app.add_middleware(UnexpectedErrors)
     app.add_middleware(CountRequests)

@@ -30,6 +30,7 @@ from registry.core.retention import RetentionLimits
 from registry.db.engine import Changed, Database, open_database
 from registry.errors import InTheWayError, RegistryError, StartError, TemporaryError
 from registry.server.index_progress import IndexProgress
+from registry.server.middleware.connections import Connections
 from registry.server.mqtt.bridge import MqttBridge
 from registry.server.readiness import Readiness
 from registry.services.access.second_person import SecondPerson
@@ -61,6 +62,7 @@ from registry.services.restoring import Restored, restored
 from registry.services.rollouts.planning import Planner, holder_in
 from registry.services.rollouts.rollouts import Rollouts
 from registry.services.rollouts.ticker import Ticker
+from registry.services.shares import ShareRefusals
 from registry.services.telemetry import Telemetry
 from registry.services.tokens import Access, Tokens, read_token
 from registry.services.trust.director import Director
@@ -250,6 +252,9 @@ class Services:
     database: Database
     blobs: BlobStore
     checks: BlobChecks
+    shares: ShareRefusals
+    places: list[Connections]
+    """Of the server, when it runs."""
     access: Access
     tokens: Tokens
     is_new: bool
@@ -314,8 +319,9 @@ def _services(config: RegistryConfig, clock: Clock, database: Database, blobs: B
         writers=limits.concurrent_uploads,
         ttl=timedelta(seconds=limits.upload_ttl_s),
         disk_reserve=limits.disk_reserve_bytes,
+        share=limits.share_of_caller,
     )
-    access = Access(database)
+    access, shares = Access(database), ShareRefusals()
     tokens = Tokens(database)
     rule = SecondPerson(database, required=config.rollouts.two_person)
     trust = Trust(database, _keys_folder(config), clock)
@@ -330,11 +336,13 @@ def _services(config: RegistryConfig, clock: Clock, database: Database, blobs: B
         database=database,
         blobs=blobs,
         checks=checks,
+        shares=shares,
+        places=[],
         access=access,
         tokens=tokens,
         is_new=made,
         sessions=ConsoleSessions(database),
-        uploads=Uploads(database, blobs, upload_limits, checks),
+        uploads=Uploads(database, blobs, upload_limits, checks, shares),
         models=Models(database, trust.image),
         versions=Versions(database, blobs, trust.image),
         aliases=Aliases(database),

@@ -51,6 +51,7 @@ async def diagnose(services: Services) -> DiagnosisView:
         *await run_in_threadpool(_guarded, "broker", lambda: _broker(services)),
         *await run_in_threadpool(_guarded, "keys", lambda: _keys(services)),
         *_access(services),
+        *_shares(services),
         *await run_in_threadpool(_guarded, "signatures", lambda: _signatures(services)),
         *await run_in_threadpool(_guarded, "database clock", lambda: _clock(services)),
     ]
@@ -198,6 +199,26 @@ def _keys(services: Services) -> Iterator[CheckView]:
         yield _warning("tokens", text, "Revoke what nobody needs: registry token revoke NAME")
     else:
         yield _ok("tokens", f"none is unused for {TOKEN_UNUSED.days} days")
+
+
+def _shares(services: Services) -> Iterator[CheckView]:
+    """Who was refused something lately because he had all of his part."""
+    lately = services.shares.lately()
+    if not lately:
+        yield _ok("shares", "no caller was refused more than its part in the last hour")
+    else:
+        named = [f"{each.caller} ({each.what}, {each.count:,} times)" for each in lately[:MAX_NAMED]]
+        more = f", and {len(lately) - MAX_NAMED} more" if len(lately) > MAX_NAMED else ""
+        text = f"refused more than their part in the last hour: {', '.join(named)}{more}"
+        yield _warning("shares", text, "Look at what they do; revoke a token that is not used as meant.")
+    for places in services.places:
+        text = f"{places.open} of {places.total} are open, {places.each} may be of one address"
+        if places.total < services.config.limits.connections:
+            wanted = services.config.limits.connections
+            advice = f"The setting is {wanted}: raise the limit of open files (LimitNOFILE of the unit, ulimit -Hn)."
+            yield _warning("connections", text, advice)
+        else:
+            yield _ok("connections", text)
 
 
 def _access(services: Services) -> Iterator[CheckView]:

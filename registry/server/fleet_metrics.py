@@ -50,6 +50,7 @@ class FleetMetrics(Collector):
             lambda: answer_metrics(fleet.telemetry),
             lambda: database_metrics(services.database),
             lambda: rollout_metrics(services.database),
+            lambda: share_metrics(services),
             lambda: blob_metrics(services.checks, services.database, services.blobs),
             lambda: queue_metrics(services.database, bridge, services.clock),
             lambda: certificate_metrics(config.mqtt, bridge),
@@ -136,6 +137,15 @@ def rollout_metrics(database: Database) -> Iterator[Metric]:
     yield figure("rollouts", rollouts)
     yield figure("rollout_devices", devices)
     yield figure("webhooks_disabled", off)
+
+
+def share_metrics(services: Services) -> Iterator[Metric]:
+    """Who has how much, and what was refused to whom had all of his part."""
+    yield figure("share_refusals", services.shares.totals())
+    for places in services.places:
+        yield figure("connections", places.open)
+        yield figure("connections_refused", {(lack.value,): number for lack, number in places.refused.items()})
+        yield figure("connections_given_up", places.gave_way)
 
 
 def blob_metrics(checks: BlobChecks, database: Database, blobs: BlobStore) -> Iterator[Metric]:

@@ -20,6 +20,29 @@ REGISTRY_METRICS = table(
     Metric(
         "registry_info", "gauge", "1", "The version of the registry, and its setting `instance`.", ("version", "name")
     ),
+    Metric("connections", "gauge", "connections", "Open connections over HTTP."),
+    Metric(
+        "connections_refused",
+        "counter",
+        "connections",
+        "Connections that had no place. `own`: their address had all of its part. `all`: all were taken.",
+        ("reason",),
+    ),
+    Metric(
+        "connections_given_up",
+        "counter",
+        "connections",
+        "Connections without a request that were closed, so that another one had a place.",
+    ),
+    Metric(
+        "share_refusals",
+        "counter",
+        "refusals",
+        "What was refused to a caller that had all that one caller may have, so that the others get theirs: "
+        "`connections` of an address; `requests`, `bodies`, `uploads`, `streams`, `reports` over HTTP; `messages` "
+        "of a device over MQTT, which were dropped.",
+        ("what",),
+    ),
     Metric("blob_bytes_sent", "counter", "bytes", "Bytes of blobs sent."),
     Metric("blob_bytes_received", "counter", "bytes", "Bytes of blobs received."),
     Metric("blobs", "gauge", "blobs", "Blobs that are stored."),

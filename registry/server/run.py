@@ -25,6 +25,7 @@ from registry.log_format import set_up_logs
 from registry.server.app import create_app
 from registry.server.composition import Services, build_services, given_admin_token
 from registry.server.fleet_metrics import own_version
+from registry.server.middleware.connections import Connections, connections_for, raise_open_files
 from registry.server.middleware.protocol import bounded_http
 from registry.services.tokens import ADMIN_NAME, read_token
 from registry.systemd import notify
@@ -130,11 +131,12 @@ def run(config: RegistryConfig, ready: Callable[[str, str], None], load: Callabl
     if config.tracing:
         _begin_tracing(config)
     with hangups() as asked:
+        files = raise_open_files()
         services = build_services(config)
         try:
             with _listen(config.host, config.port) as listener:
                 server = _Server(
-                    _uvicorn_config(config, services),
+                    _uvicorn_config(config, services, files),
                     lambda: ready(url_of(config.host, listener), first_link(services)),
                 )
                 asked.serve(services, load)
@@ -207,10 +209,16 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _uvicorn_config(config: RegistryConfig, services: Services) -> uvicorn.Config:
+def _uvicorn_config(config: RegistryConfig, services: Services, files: int) -> uvicorn.Config:
+    total, share = connections_for(config.limits, files), config.limits.share_of_caller
+    places = Connections(total, share, config.access.proxy_networks, services.shares)
+    services.places.append(places)
+    say = log.warning if total < config.limits.connections else log.info
+    text = "serves up to %d connections at once, up to %d of one address: this process may open %d files"
+    say(text, total, places.each, files)
     return uvicorn.Config(
         create_app(services),
-        http=bounded_http(config.limits),
+        http=bounded_http(config.limits, places),
         loop="uvloop",
         ws="none",
         lifespan="on",

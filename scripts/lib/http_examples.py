@@ -180,6 +180,7 @@ def _publish(r: Recorder) -> dict[str, Any]:
     data = MODEL_FILE.read_bytes()
     digest = _upload(r, data)
     other = r.ask("POST", "/v1/uploads", {"digest": "sha256:" + "e" * 64, "size": 1000})
+    r.ask("GET", "/v1/uploads")
     r.ask("DELETE", "/v1/uploads/{upload}", upload=other["id"])
     r.ask("HEAD", "/v1/blobs/{digest}", digest=digest)
     r.ask("GET", "/v1/blobs/{digest}", digest=digest)

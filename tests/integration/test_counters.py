@@ -25,6 +25,8 @@ SHOWN_ELSEWHERE = {
     "conflicts": "database_conflicts of the table",
     "refusals": "database_refusals of the table",
     "restarts": "worker_restarts of the table",
+    "refused": "connections_refused of the table",
+    "gave_way": "connections_given_up of the table",
     "_skipped": "ShadowFigures.skipped",
     "_errors": "ShadowFigures.errors",
 }

@@ -134,6 +134,7 @@ STATUS_OF_CODE = {
     "unauthorized": 401,
     "forbidden": 403,
     "needs_approval": 409,
+    "over_share": 429,
     "busy": 503,
     "read_only": 503,
     "storage_failed": 503,

@@ -13,11 +13,13 @@ from pydantic import AwareDatetime, Field
 
 from registry.contracts.wire import Digest, Wire
 
+UploadId = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
+"""Names an upload session."""
 UPLOAD_OFFSET = "upload-offset"
 """Header of upload requests and answers: the byte at which the next one starts. The server states, the client obeys."""
 MAX_SEGMENT = 256 << 20
 """Bytes that one request should send at most, so that its answer confirms progress."""
-UPLOAD_CURABLE = frozenset({"offset_mismatch", "not_found", "busy", "timeout"})
+UPLOAD_CURABLE = frozenset({"offset_mismatch", "not_found", "busy", "over_share", "timeout"})
 """Codes of refusals that beginning again may cure. Not digest_mismatch: something on the way changes bytes, and sending
 gigabytes again would only hide it."""
 
@@ -46,6 +48,29 @@ class UploadView(Wire):
     """The blob is there."""
     expires_at: AwareDatetime | None = None
     """When an unfinished session is removed. None: it is complete."""
+
+
+class OpenUpload(Wire):
+    """An upload session that is not complete, as it is listed."""
+
+    id: str
+    """Names the session in its address."""
+    caller: str
+    """The token that began it, or the device's credential: it has one owner."""
+    digest: Digest
+    """The blob."""
+    size: int
+    """Bytes of the blob; what is still to come is kept free for it."""
+    offset: int
+    """Bytes that came."""
+    began_at: AwareDatetime
+    """When it was begun, UTC."""
+    touched_at: AwareDatetime
+    """When something of it came last, or it was begun again."""
+    expires_at: AwareDatetime
+    """When it is removed, if nothing more comes."""
+    sending: bool = False
+    """A request sends bytes of it now, to this process."""
 
 
 @dataclass(frozen=True)

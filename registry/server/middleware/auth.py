@@ -63,6 +63,13 @@ def address_of(request: Request) -> str:
     return request.client.host if request.client is not None else ""
 
 
+def caller_name(request: Request, who: Principal) -> str:
+    """Whose part of what is there for all it counts to: a token's, or without one that of the address."""
+    if who is not ANONYMOUS:
+        return who.name
+    return f"address {request.client.host}" if request.client is not None else "an address that is not known"
+
+
 async def caller_of(request: Request) -> Principal:
     """Who asks, outside of FastAPI's dependencies. Raises as `caller` does."""
     return await caller(request, services_of(request), await _bearer(request))

@@ -1,7 +1,8 @@
 """ASGI middleware: bounds on the body of every request but an upload's, whose route bounds it itself.
 
 The body is read whole, with a deadline between its pieces, before a route starts: a slow client holds no thread.
-Only a known caller's body is read, and all bodies together have a bound: nobody fills the memory by many slow
+Only a known caller's body is read. All bodies together have a bound, and those of one caller have a part of it, counted
+by what came and not by what was announced: nobody fills the memory, or takes the place of the others, by many slow
 requests. Size, the nesting of brackets and NUL characters are checked before anything parses it.
 """
 
@@ -19,10 +20,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from registry.config import Limits
 from registry.contracts.catalogue.manifest import MAX_MANIFEST_BYTES
 from registry.contracts.paths import API
-from registry.errors import RegistryError, UnauthorizedError
-from registry.server.middleware.auth import caller_of
+from registry.core.shares import Holdings, Lack, part_of
+from registry.errors import BusyError, RegistryError, UnauthorizedError
+from registry.server.middleware.auth import caller_name, caller_of, services_of
 from registry.server.middleware.problems import problem_response, response_of
 from registry.services.access.principals import ANONYMOUS
+from registry.services.shares import ShareRefusals
 
 _STRING = re.compile(rb'"(?:[^"\\]+|\\.)*"?', re.DOTALL)
 """Also matches a string that does not end, so that no text makes it try again from each quote."""
@@ -66,8 +69,9 @@ class BodyLimits:
         self._app = app
         self._limits = limits
         self._others = others
-        self._held = 0
-        """Bytes announced by all bodies that are being read or answered."""
+        total, largest = limits.held_body_bytes, max(limits.json_bytes, MAX_MANIFEST_BYTES)
+        self._held = Holdings(max(total, largest), max(part_of(total, limits.share_of_caller), largest))
+        """Bytes of all bodies that are being read or answered."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check the body, then pass on."""
@@ -80,8 +84,12 @@ class BodyLimits:
             await self._app(scope, receive, send)
             return
         other = next((each for each in self._others if scope["path"].startswith(each.path)), None)
+        request = Request(scope)
         try:
-            most = await (other.most if other is not None else self._most_json)(Request(scope))
+            if other is not None:
+                most, caller = await other.most(request), caller_name(request, ANONYMOUS)
+            else:
+                most, caller = await self._most_json(request)
         except RegistryError as error:
             await closing(response_of(error))(scope, receive, send)
             return
@@ -91,32 +99,30 @@ class BodyLimits:
         if length.isdigit() and int(length) > most:
             await _too_large(most)(scope, receive, send)
             return
-        announced = int(length) if length.isdigit() else most
-        if self._held + announced > max(self._limits.held_body_bytes, most):
-            detail = "The registry holds the bodies of too many requests; try again in a moment."
-            await closing(problem_response("busy", detail))(scope, receive, send)
-            return
-        self._held += announced
+        held = _HeldBody(self._held, caller, services_of(request).shares)
         try:
-            await self._answer(scope, receive, send, most, is_json=other is None)
+            await self._answer(scope, receive, send, most, held, is_json=other is None)
         finally:
-            self._held -= announced
+            held.give_back()
 
-    async def _most_json(self, request: Request) -> int:
-        if await caller_of(request) is ANONYMOUS:
+    async def _most_json(self, request: Request) -> tuple[int, str]:
+        who = await caller_of(request)
+        if who is ANONYMOUS:
             raise UnauthorizedError("A request with a body needs a token: `Authorization: Bearer <token>`.")
         is_manifest = request.method == "PUT" and "/versions/" in request.url.path
-        return MAX_MANIFEST_BYTES if is_manifest else self._limits.json_bytes
+        return MAX_MANIFEST_BYTES if is_manifest else self._limits.json_bytes, caller_name(request, who)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send, most: int, *, is_json: bool) -> None:
+    async def _answer(
+        self, scope: Scope, receive: Receive, send: Send, most: int, held: _HeldBody, *, is_json: bool
+    ) -> None:
         body = bytearray()
         try:
-            refusal = await self._read(receive, body, most) or (self._judge(body) if is_json else None)
+            refusal = await self._read(receive, body, most, held) or (self._judge(body) if is_json else None)
         except _GoneError:
             return
         await (refusal or self._app)(scope, _replay(bytes(body), receive), send)
 
-    async def _read(self, receive: Receive, body: bytearray, most: int) -> Response | None:
+    async def _read(self, receive: Receive, body: bytearray, most: int, held: _HeldBody) -> Response | None:
         """All of the body, and None; else why not, with a little more than is allowed of it."""
         try:
             with anyio.fail_after(self._limits.body_timeout_s * WHOLE_BODY):
@@ -125,13 +131,17 @@ class BodyLimits:
                         message = await receive()
                     if message["type"] != "http.request":
                         raise _GoneError
-                    body += message.get("body", b"")
-                    if len(body) > most:
+                    piece = message.get("body", b"")
+                    if len(body) + len(piece) > most:
                         return _too_large(most)
+                    held.take(len(piece))
+                    body += piece
                     if not message.get("more_body", False):
                         return None
         except TimeoutError:
             return closing(problem_response("timeout", "The body came too slowly."))
+        except BusyError as error:
+            return closing(response_of(error))
 
     def _judge(self, body: bytearray) -> Response | None:
         if b"\0" in body:  # JSON in UTF-16 or UTF-32, which a parser would take, and where brackets hide in strings
@@ -141,6 +151,29 @@ class BodyLimits:
         if nests_deeper(bytes(body), self._limits.json_depth):
             return problem_response("invalid", f"The JSON nests deeper than {self._limits.json_depth} levels.")
         return None
+
+
+class _HeldBody:
+    """What one request holds of the bytes that there may be."""
+
+    def __init__(self, held: Holdings, caller: str, shares: ShareRefusals) -> None:
+        self._held, self._caller, self._shares = held, caller, shares
+        self._bytes = 0
+
+    def take(self, size: int) -> None:
+        """So much more came. Raises BusyError, ShareError."""
+        lack = self._held.take(self._caller, size) if size else None
+        if lack is Lack.OWN:
+            text = "The registry holds as many bytes of your requests as one caller may have; send fewer at once."
+            raise self._shares.refused("bodies", self._caller, text, 1)
+        if lack is Lack.ALL:
+            raise BusyError("The registry holds the bodies of too many requests; try again in a moment.")
+        self._bytes += size
+
+    def give_back(self) -> None:
+        """The request is answered."""
+        if self._bytes:
+            self._held.give(self._caller, self._bytes)
 
 
 class _GoneError(Exception):

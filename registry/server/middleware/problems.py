@@ -6,6 +6,7 @@ import json
 import logging
 import secrets
 from http import HTTPStatus
+from math import ceil
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -18,11 +19,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from registry.contracts.api.answers import PROBLEM_TYPE, STATUS_OF_CODE, Problem
 from registry.contracts.api.uploads import UPLOAD_OFFSET
 from registry.contracts.faults import fault_lines
-from registry.errors import OffsetMismatchError, RegistryError
+from registry.errors import OffsetMismatchError, RegistryError, ShareError
 
 MAX_ERRORS = 50
 """So many single faults are named; a body can have thousands."""
-RETRY_AFTER_S = {"busy": 1, "read_only": 5, "storage_failed": 5, "insufficient_storage": 30, "blob_damaged": 30}
+RETRY_AFTER_S = {
+    "busy": 1,
+    "over_share": 5,
+    "read_only": 5,
+    "storage_failed": 5,
+    "insufficient_storage": 30,
+    "blob_damaged": 30,
+}
 """When to come again, for each code of a `TemporaryError`."""
 _CODE_OF_STATUS = (
     {400: "invalid", 422: "invalid"}
@@ -61,6 +69,8 @@ def problem_response(
 def response_of(error: RegistryError) -> Response:
     """A refusal of a use case as an answer."""
     headers = {UPLOAD_OFFSET: str(error.offset)} if isinstance(error, OffsetMismatchError) else None
+    if isinstance(error, ShareError) and error.wait_s:
+        headers = {"Retry-After": str(ceil(error.wait_s))}
     return problem_response(error.code, error.message, error.errors, headers)
 
 

@@ -14,6 +14,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from registry.config import Limits
 from registry.contracts.api.answers import PROBLEM_TYPE
+from registry.core.shares import Lack
+from registry.server.middleware.connections import Connections
 from registry.server.middleware.problems import problem_response
 
 
@@ -42,25 +44,37 @@ class _Deadline:
 
 
 class BoundedHttp(HttpToolsProtocol):
-    """One connection. `limits` is set by `bounded_http`."""
+    """One connection. `limits` and `places` are set by `bounded_http`."""
 
     limits: Limits
+    places: Connections
     _in_message = False
     _header_bytes = 0
     _refusal: tuple[str, str, int | None] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Refuse the connection over the limit; expect a request in time."""
+        """Refuse the connection that has no place; expect a request in time."""
         self._headers_due, self._reader_due, self._rest_due = _Deadline(), _Deadline(), _Deadline()
         self._taken_due = _Deadline()
         super().connection_made(transport)
-        if len(self.connections) > self.limits.connections:
-            self._refuse("busy", f"{self.limits.connections} connections are open; try again in a moment.")
+        lack = self.places.enter(self, _peer(transport))
+        if lack is Lack.OWN:
+            text = f"{self.places.each} connections of your address are open and have requests; try again in a moment."
+            self._refuse("over_share", text)
+            return
+        if lack is Lack.ALL:
+            self._refuse("busy", f"{self.places.total} connections are open; try again in a moment.")
             return
         self._expect_headers()
 
+    def give_way(self) -> None:
+        """Another connection gets this one's place; see `Connections`."""
+        self._headers_due.clear()
+        self.transport.abort()
+
     def connection_lost(self, exc: Exception | None) -> None:
-        """No timer outlives its connection."""
+        """No timer outlives its connection, and no place."""
+        self.places.leave(self)
         for deadline in (self._headers_due, self._reader_due, self._rest_due, self._taken_due):
             deadline.clear()
         super().connection_lost(exc)
@@ -91,6 +105,7 @@ class BoundedHttp(HttpToolsProtocol):
             self._refusal = ("too_large", f"Request line and headers may have {self.limits.header_bytes} bytes.", 431)
             raise _RefusedError
         self._in_message = True
+        self.places.busy(self)
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -118,6 +133,9 @@ class BoundedHttp(HttpToolsProtocol):
         """The answer is handed over to the socket's buffer: it has so long to leave it, also when it was closed."""
         self._taken_due.set(self.limits.send_timeout_s, self._require_taken)
         super().on_response_complete()
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is None or cycle.response_complete:  # else it has the next request already
+            self.places.idle(self)
 
     def _require_taken(self) -> None:
         self._taken_due.clear()
@@ -153,6 +171,12 @@ class BoundedHttp(HttpToolsProtocol):
         self.transport.close()
 
 
-def bounded_http(bounds: Limits) -> type[BoundedHttp]:
+def _peer(transport: asyncio.BaseTransport) -> str:
+    """The address at the other end; empty where there is none, as of a connection that has just ended."""
+    found = transport.get_extra_info("peername")
+    return str(found[0]) if isinstance(found, tuple) and found else ""
+
+
+def bounded_http(bounds: Limits, places: Connections) -> type[BoundedHttp]:
     """The protocol class for these limits; uvicorn makes the connections itself."""
-    return type("ConfiguredHttp", (BoundedHttp,), {"limits": bounds})
+    return type("ConfiguredHttp", (BoundedHttp,), {"limits": bounds, "places": places})

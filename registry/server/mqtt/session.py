@@ -36,6 +36,7 @@ from registry.contracts.broker import BrokerLimits, in_packets, limits_of, subsc
 from registry.contracts.counters import Counters
 from registry.contracts.wire import DIGEST_PREFIX, digest_of
 from registry.errors import StartError
+from registry.server.mqtt.polling import PollingClient
 
 log = logging.getLogger(__name__)
 _RENEWED = ("username", "password", "password_file", "ca_file", "cert_file", "key_file")
@@ -266,7 +267,7 @@ class BridgeSession:
 
     def _make_client(self) -> paho.Client:
         config = self._config
-        client = paho.Client(
+        client = PollingClient(
             CallbackAPIVersion.VERSION2, client_id=_client_id(config), protocol=paho.MQTTv5, manual_ack=True
         )
         client.suppress_exceptions = True  # it logs them

@@ -10,31 +10,34 @@ import asyncio
 import hashlib
 import re
 import time
+from functools import partial
 from typing import Annotated
 
 import anyio
-from fastapi import APIRouter, Header, Path, Request
+from fastapi import APIRouter, Header, Request
 from fastapi.concurrency import contextmanager_in_threadpool
 from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from registry.contracts.api.uploads import UPLOAD_OFFSET, UploadRequest, UploadView
+from registry.contracts.api.answers import Page
+from registry.contracts.api.answers import Scope as TokenScope
+from registry.contracts.api.uploads import UPLOAD_OFFSET, OpenUpload, UploadId, UploadRequest, UploadView
 from registry.contracts.paths import API
 from registry.contracts.wire import DIGEST_PREFIX, Digest
-from registry.errors import DamagedError, TooLargeError
+from registry.errors import DamagedError, NotFoundError, TooLargeError
 from registry.server.composition import Services
 from registry.server.metrics import BYTES_RECEIVED, BYTES_SENT
 from registry.server.middleware.auth import CatalogReader, ServicesDep, Uploader
 from registry.server.middleware.etags import IMMUTABLE, none_match, quoted
 from registry.server.middleware.limits import closing
+from registry.server.middleware.paging import PagingDep
 from registry.server.middleware.problems import problem_response, response_of
 from registry.services.catalogue.uploads import CHUNK, UploadWriter
 
 LEAST_BYTES = 32 << 10
 """An upload brings at least so much in each `body_timeout_s`: a slow link goes on, one byte a minute does not."""
-UploadId = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
 blobs = APIRouter(prefix=API, tags=["blobs"])
 uploads = APIRouter(prefix=API, tags=["uploads"])
 _ONE_RANGE = re.compile(r"bytes=[ \t]*([0-9]{0,19})-([0-9]{0,19})[ \t]*\Z", re.ASCII | re.IGNORECASE)
@@ -192,6 +195,13 @@ def head_blob(digest: Digest, services: ServicesDep, _who: CatalogReader) -> Res
     return Response(None, 200, headers, "application/octet-stream")
 
 
+@uploads.get("/uploads")
+def list_uploads(services: ServicesDep, paging: PagingDep, who: Uploader) -> Page[OpenUpload]:
+    """Upload sessions that are not complete: an administrator sees all, others their own."""
+    found = partial(services.uploads.page, None if who.may(TokenScope.ADMIN) else who.name)
+    return paging.answer("uploads", "", found, lambda upload: upload.id)
+
+
 @uploads.post("/uploads", status_code=201, responses={200: {"model": UploadView, "description": "It is there already"}})
 def begin_upload(body: UploadRequest, services: ServicesDep, response: Response, who: Uploader) -> UploadView:
     """Begin an upload, or find the one that this token began; `complete` when nothing has to be sent."""
@@ -238,7 +248,7 @@ async def send_bytes(
             return closing(problem_response("timeout", "The bytes came too slowly; go on at the offset."))
         except ClientDisconnect:
             return Response(status_code=499)
-        except TooLargeError as error:
+        except (TooLargeError, NotFoundError) as error:
             return closing(response_of(error))
         view = await run_in_threadpool(services.uploads.finish, receiver, services.clock())
     response = Response(view.model_dump_json(), media_type="application/json")
@@ -248,8 +258,8 @@ async def send_bytes(
 
 @uploads.delete("/uploads/{upload}", status_code=204)
 def cancel_upload(upload: UploadId, services: ServicesDep, who: Uploader) -> None:
-    """Give it up; its bytes are dropped."""
-    services.uploads.cancel(upload, who.name)
+    """Give it up; its bytes are dropped. An administrator may cancel anybody's, also while its bytes come."""
+    services.uploads.cancel(upload, None if who.may(TokenScope.ADMIN) else who.name)
 
 
 async def _take(request: Request, receiver: UploadWriter, timeout_s: float) -> None:
@@ -265,7 +275,7 @@ async def _take(request: Request, receiver: UploadWriter, timeout_s: float) -> N
         while True:
             with anyio.fail_after(max(0.0, until - time.monotonic())):
                 piece = await anext(body, None)
-            if piece is None:
+            if piece is None or receiver.cancelled:
                 break
             came += len(piece)
             if came >= LEAST_BYTES:

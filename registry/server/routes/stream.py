@@ -20,9 +20,11 @@ from starlette.types import Receive, Scope, Send
 
 from registry.contracts.paths import API
 from registry.contracts.wire import Name
+from registry.core.shares import Holdings, Lack
 from registry.errors import BusyError, InvalidError
-from registry.server.middleware.auth import Reader, ServicesDep
+from registry.server.middleware.auth import Reader, ServicesDep, caller_name
 from registry.services.fleet.fleet_log import FleetLog
+from registry.services.shares import ShareRefusals
 
 router = APIRouter(prefix=API, tags=["rollouts"])
 MAX_CLIENTS = 256
@@ -33,7 +35,6 @@ HEARTBEAT_S = 15.0
 LOOK_S = 1.0
 """The log is looked at so often for what another process wrote."""
 MAX_CURSOR = 1 << 53
-_open = {"streams": 0}
 _READERS = ThreadPoolExecutor(4, thread_name_prefix="streams")
 """They read the log for all streams together: streams that have much to catch up hold up no request."""
 
@@ -42,7 +43,7 @@ _READERS = ThreadPoolExecutor(4, thread_name_prefix="streams")
 async def stream_events(
     request: Request,
     services: ServicesDep,
-    _who: Reader,
+    who: Reader,
     cursor: Annotated[int | None, Query(ge=0, le=MAX_CURSOR, description="Go on after this event")] = None,
     rollout: Annotated[Name | None, Query(description="Only of this rollout: its id or its name")] = None,
 ) -> StreamingResponse:
@@ -61,22 +62,29 @@ async def stream_events(
         raise InvalidError(f"This registry has given out no cursor above {newest}; begin without one.")
     if rollout is not None:
         rollout = (await run_in_threadpool(services.fleet.rollouts.get, rollout, services.clock())).id
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     lost = max(0, oldest - 1 - start)
-    return _Stream(_events(log, max(start, oldest - 1), rollout, lost), 200, headers, "text/event-stream")
+    events = _events(log, max(start, oldest - 1), rollout, lost)
+    return _Stream(events, caller_name(request, who), request.app.state.streams, services.shares)
 
 
 class _Stream(StreamingResponse):
     """Counted while it is being answered: between the look whether there is room and the count nothing waits."""
 
+    def __init__(self, events: AsyncIterator[str], caller: str, held: Holdings, shares: ShareRefusals) -> None:
+        super().__init__(events, 200, {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}, "text/event-stream")
+        self._caller, self._held, self._shares = caller, held, shares
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if _open["streams"] >= MAX_CLIENTS:
+        lack = self._held.take(self._caller)
+        if lack is Lack.OWN:
+            text = f"{self._held.each} event streams of yours are open; that is the most. End one first."
+            raise self._shares.refused("streams", self._caller, text)
+        if lack is Lack.ALL:
             raise BusyError(f"{MAX_CLIENTS} event streams are open; that is the most.")
-        _open["streams"] += 1
         try:
             await super().__call__(scope, receive, send)
         finally:
-            _open["streams"] -= 1
+            self._held.give(self._caller)
 
 
 def _last_event_id(request: Request) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
 from importlib.metadata import version
 from typing import Annotated
 
@@ -12,15 +13,16 @@ from fastapi.responses import Response
 from pydantic import Field, TypeAdapter
 
 from registry.contracts.api.access import LIMITED_BY_DEVICES, LIMITED_BY_MODELS, Role, RoleGrant
-from registry.contracts.api.answers import Scope, TokenCreate
+from registry.contracts.api.answers import Page, Scope, TokenCreate
 from registry.contracts.api.upkeep import CheckState
+from registry.contracts.api.uploads import OpenUpload, UploadId
 from registry.contracts.wire import Name
 from registry.core.access import named
 from registry.server.console.filters import command_line
 from registry.server.console.forms import Form, FormDep, parsed
 from registry.server.console.rendering import done, go, page
 from registry.server.console.sections import NavEntry
-from registry.server.console.visitors import Administering, Reading
+from registry.server.console.visitors import Administering, Publishing, Reading
 from registry.server.diagnosis import diagnose
 from registry.server.middleware.auth import ServicesDep
 from registry.server.middleware.paging import PagingDep
@@ -70,9 +72,38 @@ async def checks(request: Request, services: ServicesDep, _who: Administering) -
 
 
 @router.get("/settings/storage")
-def storage(request: Request, services: ServicesDep, _who: Reading) -> Response:
-    """What takes the room, and what collecting garbage would free."""
-    return page(request, "storage.html", disk=services.disk_use.view(services.clock()))
+def storage(request: Request, services: ServicesDep, paging: PagingDep, who: Reading) -> Response:
+    """What takes the room, and what collecting garbage would free; uploads that are open, to publishers their own."""
+    found: Page[OpenUpload] = Page(items=())
+    if who.may(Scope.PUBLISH):
+        mine = partial(services.uploads.page, None if who.may(Scope.ADMIN) else who.name)
+        found = paging.answer("uploads", "", mine, lambda upload: upload.id)
+    disk = services.disk_use.view(services.clock())
+    return page(request, "storage.html", disk=disk, uploads=found.items, next=found.next)
+
+
+@router.post("/settings/storage/uploads/{upload}/cancel")
+def cancel_upload(
+    request: Request, upload: UploadId, services: ServicesDep, who: Publishing, form: FormDep
+) -> Response:
+    """An upload is given up: an administrator cancels anybody's, others their own."""
+    if not form.ticked("confirmed"):
+        return page(
+            request,
+            "confirm.html",
+            title="Cancel an upload",
+            back="/settings/storage",
+            action=f"/settings/storage/uploads/{upload}/cancel",
+            fields=(),
+            facts=(("Upload", upload), ("Effect", "Its bytes are dropped, and its room on the disk is free again.")),
+            warnings=("Whoever sends it may begin again, until the token is revoked.",),
+            command=command_line("registry", "uploads", "cancel", upload),
+            button="Cancel the upload",
+            danger=True,
+            reason=None,
+        )
+    services.uploads.cancel(upload, None if who.may(Scope.ADMIN) else who.name)
+    return done(request, who, "The upload is cancelled.", "/settings/storage")
 
 
 @router.get("/settings/trust")

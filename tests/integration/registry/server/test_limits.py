@@ -24,6 +24,7 @@ IMPATIENT = {
     "MODELFLEET_REGISTRY_LIMITS__BODY_TIMEOUT_S": "0.3",
     "MODELFLEET_REGISTRY_LIMITS__SEND_TIMEOUT_S": "0.3",
     "MODELFLEET_REGISTRY_LIMITS__CONNECTIONS": "20",
+    "MODELFLEET_REGISTRY_LIMITS__SHARE_OF_CALLER": "1",
 }
 
 
@@ -167,14 +168,27 @@ def test_the_bodies_of_all_requests_together_have_a_bound(tmp_path: Path) -> Non
     head = f"POST /v1/tokens HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.admin_token}\r\n"
     try:
         with connect(server) as slow, server.client() as client:
+            made = client.post("/v1/tokens", json={"name": "other", "scope": "admin"}).json()["token"]
             slow.sendall(head.encode() + f"Content-Length: {MIB}\r\nExpect: 100-continue\r\n\r\n".encode())
             assert slow.recv(4096).startswith(b"HTTP/1.1 100 ")
-            problem(client.post("/v1/tokens", content=b" "), 503, "busy")
-            slow.sendall(b"0" * MIB)
+            problem(client.post("/v1/tokens", content=b"  "), 422, "invalid")  # announced, and not come
+            slow.sendall(b"0" * (MIB - 1))
+            with server.client(made) as other:
+                until_refused(other)
+                problem(other.post("/v1/tokens", content=b"  "), 503, "busy")
+            problem(client.post("/v1/tokens", content=b"  "), 429, "over_share")
+            slow.sendall(b"0")
             assert b" 4" in slow.recv(4096)[:20]
-            problem(client.post("/v1/tokens", content=b" "), 422, "invalid")
+            problem(client.post("/v1/tokens", content=b"  "), 422, "invalid")
     finally:
         server.stop()
+
+
+def until_refused(client: httpx.Client) -> None:
+    """What was sent over another connection is read at some time."""
+    deadline = time.monotonic() + 60
+    while client.post("/v1/tokens", content=b"  ").status_code == 422:
+        assert time.monotonic() < deadline
 
 
 def test_brackets_do_not_hide_in_another_encoding(admin: httpx.Client) -> None:

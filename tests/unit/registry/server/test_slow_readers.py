@@ -10,7 +10,9 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from registry.config import Limits
+from registry.server.middleware.connections import Connections
 from registry.server.middleware.protocol import bounded_http
+from registry.services.shares import ShareRefusals
 
 
 class Transport(asyncio.Transport):
@@ -47,7 +49,8 @@ def test_what_is_left_of_an_answer_has_a_deadline(left: int, closed: bool) -> No
     async def answer() -> bool:
         config = uvicorn.Config(lambda *_: None, log_config=None)  # type: ignore[arg-type, return-value]
         config.load()
-        protocol = bounded_http(Limits(send_timeout_s=0.01))(config, ServerState(), {})
+        places = Connections(8, 1.0, (), ShareRefusals())
+        protocol = bounded_http(Limits(send_timeout_s=0.01), places)(config, ServerState(), {})
         transport = Transport(left)
         protocol.connection_made(transport)
         transport.closed = closed
