@@ -21,6 +21,7 @@ from agent.core.slots import SlotRecord
 from agent.errors import PermanentError
 from registry.contracts.device.messages import Health, Reported
 from registry.contracts.texts import size_text
+from registry.private_folder import make_private
 
 _INDENT = " " * 21
 
@@ -122,7 +123,7 @@ def locked(data_dir: Path) -> Iterator[None]:
     """
     file = data_dir / "lock"
     with disk_errors(file):
-        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(data_dir)
         descriptor = _open_lock(file)
     try:
         with disk_errors(file):

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from registry.cli.list_group import list_group
 from registry.cli.listing import LimitOption, Listing, show_list, sort_option
 from registry.cli.output import age_text
 from registry.cli.session import Session, command, confirm
@@ -13,11 +14,7 @@ from registry.contracts.api.uploads import OpenUpload
 from registry.contracts.paths import upload_path, uploads_path
 from registry.contracts.texts import size_text
 
-app = typer.Typer(
-    invoke_without_command=True,
-    rich_markup_mode="markdown",
-    help="Uploads that are not complete: list them, cancel them. Without a command: list them.",
-)
+app = list_group("Uploads that are not complete: list them, cancel them.")
 
 
 def _listing(session: Session) -> Listing[OpenUpload]:
@@ -48,14 +45,6 @@ _ORDERS = {
 }
 
 
-@app.callback()
-@command
-def uploads(session: Session) -> None:
-    """Uploads that are not complete: list them, cancel them. Without a command: list them."""
-    if session.subcommand is None:
-        _list(session)
-
-
 @app.command("list")
 @command
 def list_uploads(
@@ -72,10 +61,6 @@ def list_uploads(
     registry uploads list --sort size
     ```
     """
-    _list(session, limit, sort)
-
-
-def _list(session: Session, limit: int | None = None, sort: str | None = None) -> None:
     show_list(session, _listing(session), uploads_path(), limit=limit, sort=sort)
 
 

@@ -19,7 +19,7 @@ from registry.contracts.catalogue.classes import scores_of
 from registry.contracts.catalogue.manifest import Classification, TensorSpec
 from registry.contracts.tensor_file import Buffer, TensorFileError, TensorSpan, read_spans, shape_fits
 from registry.contracts.tensors import ITEM_BYTES, MAX_TENSORS, Datatype, numbers
-from registry.contracts.wire import Digest, Name, VersionName, Wire
+from registry.contracts.wire import Digest, Integer, Name, VersionName, Wire
 
 MAX_DATASET_BYTES = 1 << 30
 MAX_ITEMS = 1_000_000
@@ -66,9 +66,9 @@ class DatasetView(Wire):
     """Unique; people name it by this."""
     digest: Digest
     """The blob with the set."""
-    size: int
+    size: Integer
     """Bytes of the blob."""
-    items: int
+    items: Integer
     """Examples in it."""
     tensors: tuple[TensorSpec, ...]
     """What it holds: names, datatypes and shapes."""
@@ -100,7 +100,7 @@ class EvaluationCreate(Wire):
 class EvaluationView(Wire):
     """What one variant scored on one device. The newest only: the same again replaces it."""
 
-    id: int
+    id: Integer
     """Rises."""
     model: Name
     """The model."""
@@ -118,7 +118,7 @@ class EvaluationView(Wire):
     """`accuracy`, ..."""
     value: float
     """The score, 0 to 1; 1 is the best."""
-    items: int
+    items: Integer
     """Examples that were run."""
     backend: str
     """Backend and provider that ran it."""

@@ -16,10 +16,10 @@ from pydantic import Field
 from registry.contracts.catalogue.detection import MAX_DETECTIONS
 from registry.contracts.tensors import MAX_TENSORS
 from registry.contracts.topics import MAX_TOPIC_BYTES
-from registry.contracts.wire import Digest, Name, VersionName, Wire
+from registry.contracts.wire import MAX_INTEGER, Digest, Name, VersionName, Wire
 
 Id = Annotated[str, Field(max_length=256)]
-Size = Annotated[int, Field(ge=0)]
+Size = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
 
 
 class RequestTensorParameters(Wire):

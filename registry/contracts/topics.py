@@ -33,6 +33,11 @@ _UNSENDABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uf
 end the connection (MQTT 5.0, 1.5.4). Of the non-characters, those above U+FFFF are looked at by number."""
 
 
+_ANY_FLEET = DEFAULT_PREFIX.partition("/")[0]
+_KINDS = "presence|desired|notice|reported|events|health|infer|results|metadata"
+_OF_A_DEVICE = re.compile(rf"/devices/[^/]+/(?:{_KINDS})(?:/|\Z)")
+
+
 @dataclass(frozen=True)
 class Topics:
     """Builds the topics of one fleet."""
@@ -89,8 +94,9 @@ class Topics:
         """May a client make the agent publish here?
 
         No: what a broker would end the connection for (empty, too long, too many levels, wildcards, control and
-        non-characters), `$…` (broker topics), and this fleet's own tree, where a reply could pose as desired state,
-        a request or a report.
+        non-characters), `$…` (broker topics), and the tree of this or another fleet, where a reply could pose as
+        desired state, a request or a report. Another fleet's is known by the default prefix, and by its topics of
+        devices, whatever its prefix is.
         """
         return (
             0 < len(topic.encode("utf-8", "surrogatepass")) <= MAX_TOPIC_BYTES
@@ -99,5 +105,6 @@ class Topics:
             and not _UNSENDABLE.search(topic)
             and not any(ord(c) & 0xFFFE == 0xFFFE for c in topic)
             and topic != self.prefix
-            and not topic.startswith(self.prefix + "/")
+            and not topic.startswith((self.prefix + "/", _ANY_FLEET + "/"))
+            and not _OF_A_DEVICE.search(topic)
         )

@@ -13,10 +13,14 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from registry.contracts.topics import NAME
 
+MAX_INTEGER = 1 << 53
+"""Of a whole number on the wire: beyond it JSON readers lose the last digits, and databases refuse it later."""
+Integer = Annotated[int, Field(ge=-MAX_INTEGER, le=MAX_INTEGER)]
+"""A whole number that no other bound holds."""
 Name = Annotated[str, StringConstraints(pattern=NAME)]
 """A model, variant, device or alias: 1 to 64 of `a-z 0-9 . _ -`, starting and ending with a letter or digit.
 No `/ + # $`: a name is one MQTT topic level and one URL path segment."""

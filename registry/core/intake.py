@@ -1,6 +1,8 @@
 """What a device sent, checked: from bytes on a topic, or a body over HTTP, to one value for the registry's writer.
 
-Everything is bounded here; what passes can be stored. A message that does not pass is poison: the caller counts
+Everything is bounded here; what passes can be stored. Fields that this registry does not know are not kept, but those
+of the facts of a host: their digest covers them, and a newer agent's would never be had.
+A message that does not pass is poison: the caller counts
 and drops it. Of a recorded result it is read what it says of itself: version, request id, error code. It is Open
 Inference Protocol JSON, or its binary extension with the header's length in a user property or behind BINARY_MAGIC.
 Whatever else comes as a result is kept as bytes with nothing known about it: never refused, never run.
@@ -198,7 +200,20 @@ def read_message(
         raise ValueError(f"not a topic of the registry: {kind!r}")
     if len(payload) > MAX_CONTROL_BYTES:
         raise ValueError(f"{len(payload)} bytes; {MAX_CONTROL_BYTES} are the most")
-    return checked(device, _TYPES[kind].model_validate_json(payload), at, retained=retained)
+    body = _TYPES[kind].model_validate_json(payload, extra="ignore")
+    if isinstance(body, Reported) and body.facts is not None:
+        body = body.model_copy(update={"facts": Reported.model_validate_json(payload).facts})
+    return checked(device, body, at, retained=retained)
+
+
+def known(body: Presence | Reported | Event | Health) -> Presence | Reported | Event | Health:
+    """Without the fields that this registry does not know, but those of facts."""
+    if not body.unknown_fields():
+        return body
+    kept = type(body).model_validate(body.model_dump(by_alias=True), extra="ignore")
+    if isinstance(body, Reported) and body.facts is not None:
+        return kept.model_copy(update={"facts": body.facts})
+    return kept
 
 
 def checked(

@@ -22,6 +22,10 @@ class Lack(StrEnum):
     """All callers together have everything."""
 
 
+MAX_CALLERS = 1 << 17
+"""Callers whose spending is remembered; where more come, all are forgotten."""
+
+
 class Holdings:
     """How much of a bounded amount each caller holds. For one thread.
 
@@ -68,8 +72,8 @@ class Budgets:
     Whoever has not spent for as long as a whole burst takes is forgotten: memory is for those who spend.
     """
 
-    def __init__(self, rate: float, burst: float) -> None:
-        self._rate, self._burst = rate, burst
+    def __init__(self, rate: float, burst: float, most: int = MAX_CALLERS) -> None:
+        self._rate, self._burst, self._most = rate, burst, most
         self._spent: dict[Hashable, tuple[float, float]] = {}
         """How much of the burst was used, and when that was so."""
         self._swept = float("-inf")
@@ -92,7 +96,9 @@ class Budgets:
         return max(0.0, used - (now - then) * self._rate)
 
     def _sweep(self, now: float) -> None:
-        if now - self._swept < self._burst / self._rate:
+        if now - self._swept < self._burst / self._rate and len(self._spent) <= self._most:
             return
+        if len(self._spent) > self._most:
+            self._spent.clear()
         self._swept = now
         self._spent = {caller: each for caller, each in self._spent.items() if self.used(caller, now) > 0}

@@ -27,10 +27,12 @@ from registry.blobs.opening import open_blobs
 from registry.client.address import ADMIN_TOKEN_FILE
 from registry.config import RegistryConfig
 from registry.core.retention import RetentionLimits
+from registry.core.shares import part_of
 from registry.db.engine import Changed, Database, open_database
 from registry.errors import InTheWayError, RegistryError, StartError, TemporaryError
+from registry.private_folder import make_private
+from registry.server.connections import Connections
 from registry.server.index_progress import IndexProgress
-from registry.server.middleware.connections import Connections
 from registry.server.mqtt.bridge import MqttBridge
 from registry.server.readiness import Readiness
 from registry.services.access.second_person import SecondPerson
@@ -52,6 +54,8 @@ from registry.services.fleet.fleet_log import FleetLog
 from registry.services.fleet.groups import Groups
 from registry.services.fleet.health_series import HealthOverTime
 from registry.services.fleet.history import HealthHistory, Results
+from registry.services.fleet.intake_budgets import IntakeBudgets
+from registry.services.fleet.kept import KeptBound, KeptOfDevices
 from registry.services.fleet.labels import Labels
 from registry.services.fleet.over_time import AnswerSums, ConnectionSamples, VersionSamples
 from registry.services.fleet.presence import PresenceTracker
@@ -168,8 +172,12 @@ class FleetServices:
     """None: no broker is configured."""
 
 
+RESULT_BYTES = 4096
+"""Of a recorded result on the average: what one device may keep is so much times its number of results."""
+
+
 def build_fleet(
-    config: RegistryConfig, clock: Callable[[], datetime], database: Database, director: Director
+    config: RegistryConfig, clock: Callable[[], datetime], database: Database, director: Director, shares: ShareRefusals
 ) -> FleetServices:
     """Everything of the fleet; nothing of it runs yet."""
     log, waker = FleetLog(database), Waker()
@@ -180,7 +188,10 @@ def build_fleet(
     for changed in (Changed.FLEET, Changed.ROLLOUTS):  # after the ticker, so that it knows before it is woken
         database.listeners.add(changed, lambda _: waker.wake())
     expiry_s = config.presence.expiry_s
-    telemetry = Telemetry(database, expiry_s=expiry_s)
+    budgets = IntakeBudgets(shares)
+    most = part_of(config.retention.max_results, config.limits.share_of_caller)
+    kept = KeptOfDevices(KeptBound(most, most * RESULT_BYTES))
+    telemetry = Telemetry(database, expiry_s=expiry_s, kept=kept, budgets=budgets)
     limits = RetentionLimits(
         health_hours=config.retention.health_hours,
         event_hours=config.retention.events_hours,
@@ -189,7 +200,7 @@ def build_fleet(
     figures = FleetFigures(database)
     publication, bridge = Publication(database, director), None
     if config.mqtt.enabled:
-        bridge = MqttBridge(config.mqtt, clock, telemetry, publication, probe=database.probe)
+        bridge = MqttBridge(config.mqtt, clock, telemetry, publication, probe=database.probe, budgets=budgets)
     return FleetServices(
         documents=DesiredDocuments(database, director),
         publication=publication,
@@ -362,7 +373,7 @@ def _services(config: RegistryConfig, clock: Clock, database: Database, blobs: B
         ),
         trust=trust,
         trust_changes=TrustChanges(database, trust),
-        fleet=build_fleet(config, clock, database, trust.director),
+        fleet=build_fleet(config, clock, database, trust.director, shares),
         readiness=Readiness({"database": database.probe, "blobs": blobs.probe}),
     )
 
@@ -371,7 +382,7 @@ def _open(config: RegistryConfig, undo: ExitStack) -> tuple[Database, BlobStore]
     """The data folder, locked, the database and the blobs; `undo` closes them."""
     folder = config.data_dir
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(folder)
     except OSError as error:
         raise StartError("data_folder", f"The data folder {folder} cannot be made: {error.strerror}.") from error
     undo.callback(os.close, lock_folder(folder, "data_dir"))

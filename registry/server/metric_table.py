@@ -167,7 +167,8 @@ REGISTRY_METRICS = table(
         "messages",
         "Messages of devices. `stored`. `unknown`: of a device that is not registered. `repeated`: a health report "
         "that was taken before. `unrecorded`: a result of a model whose results are not kept. `poison`: it cannot be "
-        "read or stored, and is dropped. `dropped`: there was no room; at QoS 1 the broker sends it again.",
+        "read or stored, and is dropped. `over_share`: of a device that sends "
+        "more than its part, dropped unread. `dropped`: there was no room; at QoS 1 the broker sends it again.",
         ("outcome",),
     ),
     Metric("registry_mqtt_database_retries", "counter", "batches", "Batches that the database could not take at once."),

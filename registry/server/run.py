@@ -24,8 +24,8 @@ from registry.errors import InvalidError, RegistryError, StartError
 from registry.log_format import set_up_logs
 from registry.server.app import create_app
 from registry.server.composition import Services, build_services, given_admin_token
+from registry.server.connections import Connections, connections_for, raise_open_files
 from registry.server.fleet_metrics import own_version
-from registry.server.middleware.connections import Connections, connections_for, raise_open_files
 from registry.server.middleware.protocol import bounded_http
 from registry.services.tokens import ADMIN_NAME, read_token
 from registry.systemd import notify

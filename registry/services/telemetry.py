@@ -26,13 +26,13 @@ from registry.contracts.counters import MAX_LABEL, MAX_LABELS, OTHER
 from registry.contracts.device.messages import MAX_CONTROL_BYTES, Event, Health, Presence, Reported
 from registry.contracts.fit.platforms import Platform
 from registry.core.device_states import HEARD
-from registry.core.intake import KINDS, DeviceMessage, Recorded, checked, is_sign_of_life, two_agents
+from registry.core.intake import KINDS, DeviceMessage, Recorded, checked, is_sign_of_life, known, two_agents
 from registry.core.presence import DEFAULT_EXPIRY_S, Speakers, ended_before, patience_s
 from registry.core.retention import Increase
 from registry.core.severities import of_device
 from registry.db.base import insert_new
 from registry.db.engine import Database
-from registry.db.fleet_rows import DesiredRow, DeviceRow, DeviceStateRow, EventRow
+from registry.db.fleet_rows import DesiredRow, DeviceRow, DeviceStateRow, EventRow, HealthRow, ResultRow
 from registry.db.index_rows import DeviceIndexRow
 from registry.errors import InvalidError
 from registry.services.deployments import take_facts
@@ -42,8 +42,11 @@ from registry.services.fleet.epochs import epoch_of, later_epoch_told, renew_epo
 from registry.services.fleet.fleet_certificates import FleetCertificates
 from registry.services.fleet.fleet_totals import FleetTotals
 from registry.services.fleet.history import record, take_health
+from registry.services.fleet.intake_budgets import IntakeBudgets
+from registry.services.fleet.kept import KeptBound, KeptOfDevices
 from registry.services.jobs import take_statuses
 from registry.services.rollouts.reports import Said, take_said
+from registry.services.shares import ShareRefusals
 
 # The table, not the mapped class: the ORM would take a third of the time of a batch of reports.
 _STATES: Any = inspect(DeviceStateRow).local_table
@@ -209,9 +212,19 @@ class Taken:
 class Telemetry:
     """Takes what devices say."""
 
-    def __init__(self, database: Database, *, expiry_s: float = DEFAULT_EXPIRY_S) -> None:
-        """A device that has been silent for `expiry_s` seconds is offline."""
+    def __init__(
+        self,
+        database: Database,
+        *,
+        expiry_s: float = DEFAULT_EXPIRY_S,
+        kept: KeptOfDevices | None = None,
+        budgets: IntakeBudgets | None = None,
+    ) -> None:
+        """A device that has been silent for `expiry_s` seconds is offline. `kept`, `budgets`: what one device may keep,
+        and say over HTTP; those of MQTT are the bridge's."""
         self._database = database
+        self._kept = kept or KeptOfDevices(KeptBound(1 << 40, 1 << 50))
+        self._budgets = budgets or IntakeBudgets(ShareRefusals())
         self._expiry_s = expiry_s
         self._lock = threading.Lock()
         self._received: Counter[tuple[str, ...]] = Counter()
@@ -237,7 +250,7 @@ class Telemetry:
     def take(self, batch: Sequence[DeviceMessage], way: str = "mqtt") -> Taken:
         """Store a batch in one transaction, in order."""
         with self._database.write() as session:
-            taken = _apply(session, batch, self._expiry_s)
+            taken = _apply(session, batch, self._expiry_s, self._kept, at_broker=way == "mqtt")
         self.totals.add(taken.increases)
         for device, at, ends in taken.certificates:
             self.certificates.note(device, at, ends)
@@ -250,14 +263,19 @@ class Telemetry:
         return taken
 
     def take_reports(self, device: str, reports: DeviceReports, now: datetime) -> bool:
-        """What a device would have sent over MQTT. True: its facts are wanted. Raises NotFoundError, InvalidError."""
+        """What a device would have sent over MQTT. True: its facts are wanted.
+
+        Raises:
+            NotFoundError, InvalidError, ShareError: it has reported more than its part.
+        """
         reported = (reports.reported,) if reports.reported is not None else ()
         try:
-            batch = [checked(device, body, now) for body in (*reported, *reports.events, *reports.health)]
+            batch = [checked(device, known(body), now) for body in (*reported, *reports.events, *reports.health)]
         except ValueError as error:
             raise InvalidError(f"The report cannot be taken: {error}") from error
         with self._database.read() as session:
             find_device(session, device)
+        self._budgets.require(device, len(batch), sum(len(each.text) for each in batch))
         return device in self.take(batch, "http").facts_wanted
 
     def put_facts(self, device: str, facts: Platform, now: datetime) -> None:
@@ -281,7 +299,9 @@ class Telemetry:
             log.warning("a new epoch begins: %s", reason)
 
 
-def _apply(session: Session, batch: Sequence[DeviceMessage], expiry_s: float) -> Taken:
+def _apply(
+    session: Session, batch: Sequence[DeviceMessage], expiry_s: float, kept: KeptOfDevices, *, at_broker: bool
+) -> Taken:
     states = find_states(session, {intake.device for intake in batch}, expiry_s)
     taken, epoch = Taken(), epoch_of(session)
     health: list[tuple[int, DeviceMessage, Health]] = []
@@ -295,7 +315,7 @@ def _apply(session: Session, batch: Sequence[DeviceMessage], expiry_s: float) ->
             continue
         taken.kinds[intake.kind] += 1
         device_id = state.device_id
-        alarm = _hear(state, intake)
+        alarm = _hear(state, intake, at_broker=at_broker)
         if alarm is not None:
             events.append((device_id, alarm))
         if isinstance(body, Presence):
@@ -324,6 +344,9 @@ def _apply(session: Session, batch: Sequence[DeviceMessage], expiry_s: float) ->
     take_said(session, said)
     taken.repeated = len(health) - len(fresh)
     taken.unrecorded = len(results) - record(session, results)
+    kept.wrote(session, EventRow, ((device_id, len(intake.text)) for device_id, intake in events))
+    kept.wrote(session, HealthRow, ((device_id, len(intake.text)) for device_id, intake, _ in fresh))
+    kept.wrote(session, ResultRow, ((device_id, len(each.result.body or b"")) for device_id, _, each in results))
     taken.stored = len(batch) - taken.unknown - taken.repeated - taken.unrecorded
     taken.went_back = taken.went_back or _knows_a_later_epoch(session, batch, epoch, states.keys())
     return taken
@@ -342,14 +365,21 @@ def _knows_a_later_epoch(
     return None
 
 
-def _hear(state: DeviceState, intake: DeviceMessage) -> DeviceMessage | None:
-    """A sign of life, if it is one; brings an event where it shows that two agents have this name."""
+def _hear(state: DeviceState, intake: DeviceMessage, *, at_broker: bool) -> DeviceMessage | None:
+    """A sign of life, if it is one; brings an event where it shows that two agents have this name.
+
+    What a session says at the broker shows that it has not ended there, whatever was said of its end: anybody who may
+    publish can forge a will, and it holds no longer than to the next report.
+    """
     body = intake.body
     if isinstance(body, Reported):
         state.speaks_every(body.heard_every_s)
     if not is_sign_of_life(intake):
         return None
     state.heard(intake.at)
+    if at_broker and isinstance(body, (Reported, Health)) and body.session_id == state.session_id and not state.online:
+        state.online = state.moved = True
+        state.changes.update(online=True)
     if isinstance(body, (Presence, Reported, Health)) and state.spoke(body.session_id, intake.at):
         return two_agents(intake, state.speakers.rivals(intake.at))
     return None

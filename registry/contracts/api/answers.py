@@ -12,7 +12,7 @@ from pydantic import AwareDatetime, Field, model_validator
 
 from registry.contracts.api.access import MAX_GRANTS, RoleGrant
 from registry.contracts.enums import StrEnum
-from registry.contracts.wire import Name, Wire
+from registry.contracts.wire import Integer, Name, Wire
 
 
 class Scope(StrEnum):
@@ -156,7 +156,7 @@ class Problem(Wire):
     """Always `about:blank`: `code` says which problem it is."""
     title: str
     """The status in words."""
-    status: int
+    status: Integer
     """The HTTP status."""
     detail: str = ""
     """What happened, why, and what to do, for a person."""

@@ -16,7 +16,7 @@ from registry.contracts.device.deployments import DeploymentPolicy, Job, JobKind
 from registry.contracts.device.messages import MAX_GENERATION, Event, Health, Presence, Profile, Reported
 from registry.contracts.fit.platforms import Platform
 from registry.contracts.rollout.spec import MAX_SELECTOR_CHARS
-from registry.contracts.wire import Digest, Name, VersionName, Wire
+from registry.contracts.wire import MAX_INTEGER, Digest, Integer, Name, VersionName, Wire
 
 
 class JobRequest(Wire):
@@ -38,7 +38,7 @@ class JobRequest(Wire):
     """Convert: the tool's options by their own names."""
     dataset: Digest | None = None
     """Evaluate: the blob of the validation set."""
-    dataset_bytes: Annotated[int, Field(ge=0)] = 0
+    dataset_bytes: Annotated[int, Field(ge=0, le=MAX_INTEGER)] = 0
     """Evaluate: the size of the validation set's blob."""
     dataset_name: Name | None = None
     """Evaluate: the name under which that blob is published, and its score kept; None: any that it has."""
@@ -74,7 +74,7 @@ class HealthHour(Wire):
 
     hour: AwareDatetime
     """When it began, UTC."""
-    samples: int
+    samples: Integer
     """Reports in it."""
     cpu_fraction_mean: float | None = None
     """Mean of `Health.cpu_fraction`. None: no report had it."""
@@ -95,9 +95,9 @@ class CountView(Wire):
     """The model."""
     version: VersionName
     """The version."""
-    requests: int
+    requests: Integer
     """Answered, with a result or an error."""
-    errors: dict[str, int] = Field(default_factory=dict)
+    errors: dict[str, Integer] = Field(default_factory=dict)
     """By code."""
     first_at: AwareDatetime
     """When the first of them was reported."""
@@ -108,7 +108,7 @@ class CountView(Wire):
 class ResultView(Wire):
     """One recorded result."""
 
-    id: int
+    id: Integer
     """Rises."""
     device: Name
     """Who answered."""
@@ -126,9 +126,9 @@ class ResultView(Wire):
     """As the agent sent it."""
     body: Any
     """The JSON result, or base64 text of a binary one; None when it was too long to keep."""
-    size: int = 0
+    size: Integer = 0
     """Bytes of the result as it was sent."""
-    header_length: int | None = None
+    header_length: Integer | None = None
     """Bytes of a binary result's JSON header (after `OIPB` and the length, where it starts with them)."""
     note: str = ""
     """Why `body` is None. Empty: it is whole."""
@@ -181,7 +181,7 @@ class DeviceView(Wire):
     """When the registry got them."""
     health: Health | None = None
     """The newest."""
-    generation: int = 0
+    generation: Integer = 0
     """Of its desired state. 0: nothing was ever wanted from it."""
     epoch: str = ""
     """Of the registry's database. A report answers `generation` only when it has this epoch, or none."""
@@ -283,7 +283,7 @@ class DeploymentView(Wire):
     """What it should serve."""
     variant: Name | None
     """None: the facts are not known yet; the agent will choose."""
-    generation: int
+    generation: Integer
     """Of the device's desired state that has it."""
     set_at: AwareDatetime
     """UTC."""

@@ -11,7 +11,7 @@ from pydantic import AwareDatetime, Field
 
 from registry.contracts.enums import StrEnum
 from registry.contracts.rollout.states import RolloutState
-from registry.contracts.wire import Name, VersionName, Wire
+from registry.contracts.wire import Integer, Name, VersionName, Wire
 
 
 class ConnectionState(StrEnum):
@@ -110,7 +110,7 @@ class VersionCount(Wire):
     """How far they are."""
     hardware: str
     """Architecture and best usable target of the hosts: `aarch64/gpu`. Empty: not known yet."""
-    devices: int
+    devices: Integer
     """How many."""
 
 
@@ -121,13 +121,13 @@ MAX_VERSION_COUNTS = 2000
 class FleetStorage(Wire):
     """What the registry keeps of models and validation sets."""
 
-    blobs: int = 0
+    blobs: Integer = 0
     """How many."""
-    bytes: int = 0
+    bytes: Integer = 0
     """Their sizes, each counted once."""
-    damaged: int = 0
+    damaged: Integer = 0
     """Blobs whose stored copy is known to be lost or wrong."""
-    free_bytes: int | None = None
+    free_bytes: Integer | None = None
     """Room that is left where they are. None: the store does not say."""
 
 
@@ -137,21 +137,21 @@ class FleetSummary(Wire):
     as_of: AwareDatetime
     """When they were counted: exact then. Changes since are not in them; a state that only time changes (`late`,
     `silent`) may be 20 s old besides."""
-    devices: int
+    devices: Integer
     """How many are registered."""
-    connection: dict[ConnectionState, int] = Field(default_factory=dict)
+    connection: dict[ConnectionState, Integer] = Field(default_factory=dict)
     """Devices by connection state; those that no device is in are there with 0."""
-    serving: dict[SlotState, int] = Field(default_factory=dict)
+    serving: dict[SlotState, Integer] = Field(default_factory=dict)
     """Devices by the worst state of what they serve, likewise."""
-    behind: int = 0
+    behind: Integer = 0
     """Devices with a model of which something else serves than should."""
-    failing: dict[str, int] = Field(default_factory=dict)
+    failing: dict[str, Integer] = Field(default_factory=dict)
     """Devices by the code with which they fail or went back, the most first."""
     versions: tuple[VersionCount, ...] = ()
     """Slots by what serves and what should, the most first; at most MAX_VERSION_COUNTS."""
-    versions_left_out: int = 0
+    versions_left_out: Integer = 0
     """Rows that are missing from `versions`."""
-    rollouts: dict[RolloutState, int] = Field(default_factory=dict)
+    rollouts: dict[RolloutState, Integer] = Field(default_factory=dict)
     """Rollouts by state; those that no rollout is in are missing."""
     storage: FleetStorage = FleetStorage()
     """What models take."""

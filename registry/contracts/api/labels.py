@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from registry.contracts.rollout.spec import MAX_LISTED_DEVICES, MAX_SELECTOR_CHARS
-from registry.contracts.wire import LabelKey, LabelValue, Name, Wire
+from registry.contracts.wire import Integer, LabelKey, LabelValue, Name, Wire
 
 MAX_KEYS = 100
 MAX_VALUES = 20
@@ -20,22 +20,22 @@ class LabelKeyView(Wire):
 
     key: str
     """The key."""
-    devices: int
+    devices: Integer
     """So many devices have it."""
-    values: dict[str, int] = Field(default_factory=dict)
+    values: dict[str, Integer] = Field(default_factory=dict)
     """The commonest, each with its devices; MAX_VALUES at most."""
-    more: int = 0
+    more: Integer = 0
     """Further values."""
 
 
 class LabelsView(Wire):
     """What labels there are."""
 
-    devices: int
+    devices: Integer
     """Devices of the whole registry."""
     keys: tuple[LabelKeyView, ...] = ()
     """The commonest first; MAX_KEYS at most."""
-    more: int = 0
+    more: Integer = 0
     """Further keys."""
 
 
@@ -57,9 +57,9 @@ class LabelsBody(Wire):
 class LabelsAnswer(Wire):
     """What was changed, or would be."""
 
-    devices: int
+    devices: Integer
     """So many are meant."""
-    changed: int
+    changed: Integer
     """Those of them that have not all of it yet."""
     first: Annotated[tuple[Name, ...], Field(max_length=MAX_NAMED)] = ()
     """The first that change, by name."""

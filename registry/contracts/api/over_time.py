@@ -6,7 +6,7 @@ from pydantic import AwareDatetime, Field
 
 from registry.contracts.api.fleet import ConnectionState
 from registry.contracts.enums import StrEnum
-from registry.contracts.wire import Name, VersionName, Wire
+from registry.contracts.wire import Integer, Name, VersionName, Wire
 
 
 class HealthSpan(StrEnum):
@@ -35,13 +35,13 @@ MAX_MARKS = 50
 class AnswerFigures(Wire):
     """What was answered in the whole span."""
 
-    requests: int = 0
+    requests: Integer = 0
     """Answered, with a result or an error."""
-    errors: int = 0
+    errors: Integer = 0
     """Answered with an error."""
-    codes: dict[str, int] = Field(default_factory=dict)
+    codes: dict[str, Integer] = Field(default_factory=dict)
     """Errors by code, the most first."""
-    measured: int = 0
+    measured: Integer = 0
     """Requests whose latency was told: older agents do not tell it."""
     p50_ms: float | None = None
     """Percentile of the latencies, read from a histogram of 16 buckets, linear within a bucket. 10,000 ms: that or
@@ -59,9 +59,9 @@ class AnswerSeries(Wire):
     """The model, or where one is chosen the version; empty: all others together."""
     figures: AnswerFigures
     """Of the whole span."""
-    requests: tuple[int | None, ...]
+    requests: tuple[Integer | None, ...]
     """Answered, by the time at which the device's report reached the registry."""
-    errors: tuple[int | None, ...]
+    errors: tuple[Integer | None, ...]
     """Answered with an error."""
     p50_ms: tuple[float | None, ...]
     """As `AnswerFigures.p50_ms`."""
@@ -93,7 +93,7 @@ class HealthSeries(Wire):
     """Now: the last step is not over yet."""
     span: HealthSpan
     """As asked for."""
-    step_s: int
+    step_s: Integer
     """Seconds of one step."""
     model: Name | None = None
     """The model that was asked for."""
@@ -104,7 +104,7 @@ class HealthSeries(Wire):
     by: tuple[AnswerSeries, ...] = ()
     """By model, or where one is chosen by version; those with the most requests, at most 8, then all others together.
     In the order in which they began to answer."""
-    errors: dict[str, tuple[int | None, ...]] = Field(default_factory=dict)
+    errors: dict[str, tuple[Integer | None, ...]] = Field(default_factory=dict)
     """Requests answered with an error, by code; the most first."""
     devices: dict[ConnectionState, tuple[float | None, ...]] = Field(default_factory=dict)
     """Devices of the whole fleet by connection, the mean of samples each five minutes."""
@@ -117,7 +117,7 @@ class VersionAdoption(Wire):
 
     version: VersionName | None
     """None: all others together."""
-    devices: tuple[int | None, ...]
+    devices: tuple[Integer | None, ...]
     """That it served on when the hour was looked at last. None: nobody looked, the registry did not run."""
 
 

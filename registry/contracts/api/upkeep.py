@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import AwareDatetime
 
 from registry.contracts.enums import StrEnum
-from registry.contracts.wire import Name, VersionName, Wire
+from registry.contracts.wire import Integer, Name, VersionName, Wire
 
 MAX_VERSIONS = 200
 
@@ -17,9 +17,9 @@ class VersionRoom(Wire):
     """The model."""
     version: VersionName
     """Its name."""
-    bytes: int
+    bytes: Integer
     """Of all its blobs, each once."""
-    own: int
+    own: Integer
     """Of those that no other version and no validation set has: so many bytes its deletion gives back, later."""
     yanked: bool = False
     """Nothing new gets it."""
@@ -28,13 +28,13 @@ class VersionRoom(Wire):
 class UnneededRoom(Wire):
     """Blobs that no version and no validation set has: what collecting garbage frees."""
 
-    blobs: int
+    blobs: Integer
     """So many."""
-    bytes: int
+    bytes: Integer
     """Of all of them."""
-    due_blobs: int = 0
+    due_blobs: Integer = 0
     """Those that the next collection removes: nobody has used them for the grace time."""
-    due_bytes: int = 0
+    due_bytes: Integer = 0
     """Of those."""
     last_due: AwareDatetime | None = None
     """When the grace time of the last of them is over. None: there are none."""
@@ -45,17 +45,17 @@ class DiskView(Wire):
 
     at: AwareDatetime
     """When it was counted, UTC."""
-    free_bytes: int | None = None
+    free_bytes: Integer | None = None
     """Of the file system of the blobs. None: the store does not know."""
-    reserve_bytes: int = 0
+    reserve_bytes: Integer = 0
     """Uploads leave so many free."""
-    blobs: int
+    blobs: Integer
     """All of them."""
-    bytes: int
+    bytes: Integer
     """Of all of them, each once."""
-    shared_bytes: int
+    shared_bytes: Integer
     """Of blobs that several versions have."""
-    dataset_bytes: int
+    dataset_bytes: Integer
     """Of validation sets."""
     unneeded: UnneededRoom
     """What collecting garbage frees."""
@@ -63,17 +63,17 @@ class DiskView(Wire):
     """Seconds from one collection to the next."""
     grace_s: float
     """A blob that nobody needs is kept for so many seconds after it was last used."""
-    uploads: int
+    uploads: Integer
     """Upload sessions that are not complete."""
-    upload_bytes: int
+    upload_bytes: Integer
     """That these have received."""
-    damaged: int
+    damaged: Integer
     """Blobs whose copy is lost or wrong; publishing the version again replaces it."""
-    database_bytes: int | None = None
+    database_bytes: Integer | None = None
     """Of the database. None: it does not say."""
     versions: tuple[VersionRoom, ...] = ()
     """Those with the most bytes of their own, MAX_VERSIONS at most."""
-    more_versions: int = 0
+    more_versions: Integer = 0
     """Further versions."""
 
 

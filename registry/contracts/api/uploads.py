@@ -11,7 +11,7 @@ from typing import Annotated
 
 from pydantic import AwareDatetime, Field
 
-from registry.contracts.wire import Digest, Wire
+from registry.contracts.wire import Digest, Integer, Wire
 
 UploadId = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
 """Names an upload session."""
@@ -40,9 +40,9 @@ class UploadView(Wire):
     """Names the session in its address. Empty: there is nothing to send."""
     digest: Digest
     """The blob."""
-    size: int
+    size: Integer
     """Bytes of the blob."""
-    offset: int
+    offset: Integer
     """Bytes that the registry has; the next PATCH begins there."""
     complete: bool = False
     """The blob is there."""
@@ -59,9 +59,9 @@ class OpenUpload(Wire):
     """The token that began it, or the device's credential: it has one owner."""
     digest: Digest
     """The blob."""
-    size: int
+    size: Integer
     """Bytes of the blob; what is still to come is kept free for it."""
-    offset: int
+    offset: Integer
     """Bytes that came."""
     began_at: AwareDatetime
     """When it was begun, UTC."""

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import AwareDatetime, Field
 
 from registry.contracts.catalogue.manifest import FileRef, Format, Parity, Target, Variant
-from registry.contracts.wire import Digest, Name, VersionName, Wire
+from registry.contracts.wire import Digest, Integer, Name, VersionName, Wire
 
 
 class VariantView(Wire):
@@ -19,7 +19,7 @@ class VariantView(Wire):
     """What its files are."""
     target: Target
     """What it is for."""
-    size: int
+    size: Integer
     """Bytes of its files."""
     digest: Digest
     """Canonical digest of the variant."""
@@ -62,13 +62,13 @@ class VersionView(Wire):
     """When it was published, UTC."""
     created_by: str = ""
     """The name of the token that published it."""
-    size: int
+    size: Integer
     """Bytes of all its files, each once."""
     variants: tuple[VariantView, ...] = ()
     """In the order of the manifest."""
     aliases: tuple[Name, ...] = ()
     """That name it now."""
-    revision: int = 0
+    revision: Integer = 0
     """How often variants were added since it was published."""
     yanked: Yank | None = None
     """None: it may be deployed."""
@@ -83,7 +83,7 @@ class ModelView(Wire):
     """Its name."""
     created_at: AwareDatetime
     """When its first version was published, UTC."""
-    versions: int
+    versions: Integer
     """So many it has."""
     latest: VersionView | None = None
     """The newest that was neither yanked nor taken back by a rollout. None: it has none."""
@@ -91,7 +91,7 @@ class ModelView(Wire):
     """Alias to version."""
     record_results: bool = False
     """The registry keeps the results of its requests."""
-    result_retention_hours: int = 24
+    result_retention_hours: Integer = 24
     """So long they are kept."""
 
 
@@ -158,7 +158,7 @@ class YankAnswer(Wire):
 
     version: VersionView
     """With `yanked`, or without it."""
-    devices: int = 0
+    devices: Integer = 0
     """So many should serve it, and go on."""
     rollouts: tuple[str, ...] = ()
     """Ids of rollouts of it that are not over: they offer it to no further device."""
@@ -175,7 +175,7 @@ class AliasView(Wire):
     """Its name."""
     version: VersionName | None
     """None: removed; the history stays."""
-    revision: int
+    revision: Integer
     """Raised by each move."""
     moved_at: AwareDatetime
     """UTC."""

@@ -11,7 +11,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from registry.contracts.wire import Digest, RelativePath, Wire, digest_of
+from registry.contracts.wire import Digest, Integer, RelativePath, Wire, digest_of
 
 MAX_MODULE_BYTES = 1 << 20
 KEY_BYTES = 32
@@ -26,7 +26,7 @@ class EntryCode(Wire):
     """The Python source among the variant's files; it stands alone, nothing beside it can be imported."""
     function: Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
     """Called with `arguments`, it returns the `mindspore.nn.Cell` that the parameters are filled into."""
-    arguments: Annotated[dict[str, int | float | bool | str], Field(max_length=32)] = Field(default_factory=dict)
+    arguments: Annotated[dict[str, Integer | float | bool | str], Field(max_length=32)] = Field(default_factory=dict)
     """Keyword arguments: `{"num_class": 10}`."""
 
     @field_validator("module")

@@ -18,7 +18,17 @@ from registry.contracts.catalogue.detection import Detection, Labels
 from registry.contracts.catalogue.entry_points import MAX_MODULE_BYTES, EntryPoint
 from registry.contracts.enums import StrEnum, as_said
 from registry.contracts.tensors import MAX_NAME, MAX_RANK, MAX_TENSORS, Datatype
-from registry.contracts.wire import Digest, LabelKey, LabelValue, Name, RelativePath, VersionName, Wire
+from registry.contracts.wire import (
+    MAX_INTEGER,
+    Digest,
+    Integer,
+    LabelKey,
+    LabelValue,
+    Name,
+    RelativePath,
+    VersionName,
+    Wire,
+)
 
 MAX_GOLDEN_CASES = 64
 MAX_GOLDEN_BYTES = 64 << 20
@@ -54,7 +64,7 @@ class Special(StrEnum):
 class Parity(Wire):
     """How one variant compared with the golden vectors."""
 
-    cases: Annotated[int, Field(ge=0)]
+    cases: Annotated[int, Field(ge=0, le=MAX_INTEGER)]
     """So many were compared."""
     max_abs: float
     """Largest |got - want| over all cases and outputs."""
@@ -161,11 +171,11 @@ class Requirements(Wire):
     """As `uname -s` says, in lower case: `linux`. None: any."""
     arch: tuple[str, ...] = ()
     """Any of these, as `uname -m` says; empty: any."""
-    onnx_ir: int | None = None
+    onnx_ir: Integer | None = None
     """The ONNX IR version of the file: a runtime's newest must be at least this."""
-    onnx_opsets: dict[str, int] = Field(default_factory=dict)
+    onnx_opsets: dict[str, Integer] = Field(default_factory=dict)
     """Operator domain ("" is ai.onnx) to opset version."""
-    memory_bytes: int | None = None
+    memory_bytes: Integer | None = None
     """Free memory needed to load and run, measured or given by the publisher."""
     mindspore_version: BuildVersion | None = None
     """The MindSpore that wrote a MindIR; the host's may not be older."""
@@ -184,7 +194,7 @@ class Requirements(Wire):
     """The GPU that a plan was built for: `8.6`. The host's must be the same, unless `hardware_compat` says so."""
     hardware_compat: Literal["ampere_plus", "same_compute_capability"] | None = None
     """The plan's HardwareCompatibilityLevel: any GPU of compute capability 8.0 or newer, or any of the same one."""
-    disk_bytes: int | None = None
+    disk_bytes: Integer | None = None
     """Disk that the files and what is made of them need; None: the files' own size."""
 
 
@@ -193,7 +203,7 @@ class Network(Wire):
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
     """`lenet5`, `resnet50`, ..."""
-    arguments: Annotated[dict[str, int | float | bool | str], Field(max_length=32)] = Field(default_factory=dict)
+    arguments: Annotated[dict[str, Integer | float | bool | str], Field(max_length=32)] = Field(default_factory=dict)
     """Keyword arguments of the architecture's constructor: `{"num_class": 10, "num_channel": 1}`."""
 
 

@@ -16,7 +16,7 @@ from pydantic import AwareDatetime, BeforeValidator, Field
 from registry.contracts.catalogue.batching import BatchingMode, ReadMode
 from registry.contracts.catalogue.manifest import Format, Parity
 from registry.contracts.enums import StrEnum, newer
-from registry.contracts.wire import Digest, Name, VersionName, Wire
+from registry.contracts.wire import MAX_INTEGER, Digest, Name, VersionName, Wire
 
 MAX_ATTEMPT = (1 << 31) - 1
 """What a database's integer holds."""
@@ -56,7 +56,7 @@ class Job(Wire):
     """Convert: the tool's options by their own names."""
     dataset: Digest | None = None
     """Evaluate: the blob of the validation set."""
-    dataset_bytes: Annotated[int, Field(ge=0)] = 0
+    dataset_bytes: Annotated[int, Field(ge=0, le=MAX_INTEGER)] = 0
     """Evaluate: its size."""
     dataset_name: Name | None = None
     """Evaluate: its name, for the registry that keeps the score; a device needs none."""
@@ -218,11 +218,11 @@ class DeploymentPolicy(Wire):
 class ShadowFigures(Wire):
     """What comparing the candidate's answers with the active one's showed."""
 
-    compared: Annotated[int, Field(ge=0)] = 0
+    compared: Annotated[int, Field(ge=0, le=MAX_INTEGER)] = 0
     """Requests that both answered, and whose answers were compared."""
-    skipped: Annotated[int, Field(ge=0)] = 0
+    skipped: Annotated[int, Field(ge=0, le=MAX_INTEGER)] = 0
     """In the share, but the candidate was busy: the live path never waits for it."""
-    errors: Annotated[int, Field(ge=0)] = 0
+    errors: Annotated[int, Field(ge=0, le=MAX_INTEGER)] = 0
     """The candidate failed where the active one answered."""
     agreement: Annotated[float, Field(ge=0, le=1)] | None = None
     """Share of compared answers that agree: those within the tolerance of the version's golden vectors (or the usual
@@ -261,11 +261,11 @@ class DeploymentProgress(Wire):
     """Another attempt could succeed without anything being changed."""
     until: AwareDatetime | None = None
     """When waiting ends by itself: a lease, a window, a probation."""
-    tries: Annotated[int, Field(ge=0)] = 0
+    tries: Annotated[int, Field(ge=0, le=MAX_INTEGER)] = 0
     """Of the device's own, within this attempt."""
-    bytes_done: Annotated[int, Field(ge=0)] = 0
+    bytes_done: Annotated[int, Field(ge=0, le=MAX_INTEGER)] = 0
     """Of the download so far."""
-    bytes_total: Annotated[int, Field(ge=0)] = 0
+    bytes_total: Annotated[int, Field(ge=0, le=MAX_INTEGER)] = 0
     """Of the download. 0: not known yet."""
     serves: VersionName | None = None
     """What answers requests meanwhile, or afterwards."""

@@ -17,12 +17,12 @@ from registry.contracts.device.deployments import (
 )
 from registry.contracts.enums import StrEnum, newer
 from registry.contracts.fit.platforms import Platform
-from registry.contracts.wire import Digest, Name, VersionName, Wire
+from registry.contracts.wire import MAX_INTEGER, Digest, Integer, Name, VersionName, Wire
 
 MAX_CONTROL_BYTES = 256 << 10
 """Longer control messages are refused before they are parsed."""
 
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
 MAX_GENERATION = 1 << 53
 """The registry takes no report of a later one: a device that believed such a document would not be heard again."""
 
@@ -155,7 +155,7 @@ class ReportedModel(Wire):
     """Backend and provider that run it, e.g. `onnxruntime/CPUExecutionProvider`."""
     execution: Literal["process", "inline"] | None = None
     """Where the model runs: in a process of its own, or in the agent's."""
-    max_batch: int | None = None
+    max_batch: Integer | None = None
     """The per-model limit found by measuring at warm-up."""
     batching: Annotated[str, Field(max_length=600)] = ""
     """Whether requests are joined into one run, and why or why not. Empty: this agent does not say."""
@@ -369,11 +369,11 @@ class Health(Wire):
     """Seconds since the agent started."""
     cpu_fraction: float | None = None
     """Of all cores this agent may use, agent and workers together, over the window."""
-    rss_bytes: int | None = None
+    rss_bytes: Integer | None = None
     """Agent and workers; pages they share are counted once where the kernel tells (PSS)."""
-    memory_free_bytes: int | None = None
+    memory_free_bytes: Integer | None = None
     """What the agent could still use, by the kernel and its cgroup."""
-    disk_free_bytes: int | None = None
+    disk_free_bytes: Integer | None = None
     """Free on the disk with the agent's data."""
     load_1m: float | None = None
     """The host's load average over one minute."""

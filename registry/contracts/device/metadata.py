@@ -19,7 +19,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from registry.contracts.catalogue.manifest import ImageInput
-from registry.contracts.wire import Digest, Name, VersionName, Wire
+from registry.contracts.wire import MAX_INTEGER, Digest, Integer, Name, VersionName, Wire
 
 SERVER_NAME = "modelfleet"
 EXTENSIONS = ("binary_tensor_data", "modelfleet_pictures", "modelfleet_self_contained_binary")
@@ -112,7 +112,7 @@ class TensorMetadata(Wire):
     """As the model names it."""
     datatype: str
     """Of each element: docs/wire.md, Datatype."""
-    shape: tuple[int, ...]
+    shape: tuple[Integer, ...]
     """With the batch dimension where the model has one; -1: any size."""
     parameters: TensorParameters = TensorParameters()
     """What is special about it."""
@@ -123,9 +123,9 @@ class ClassificationMetadata(Wire):
 
     output: str
     """The output with the scores of the classes."""
-    labels: Annotated[int, Field(ge=1)]
+    labels: Annotated[int, Field(ge=1, le=MAX_INTEGER)]
     """How many classes have a name."""
-    top_k: Annotated[int, Field(ge=1)]
+    top_k: Annotated[int, Field(ge=1, le=MAX_INTEGER)]
     """So many are answered, the best first; all where there are fewer."""
 
 
@@ -134,7 +134,7 @@ class DetectionMetadata(Wire):
 
     outputs: tuple[str, ...]
     """The model's outputs that they are made of."""
-    labels: Annotated[int, Field(ge=1)]
+    labels: Annotated[int, Field(ge=1, le=MAX_INTEGER)]
     """How many classes have a name."""
     nms: Literal["graph", "class", "agnostic"]
     """Who removes boxes that cover the same object: the model, or the device among boxes of one class, or among all."""
@@ -142,7 +142,7 @@ class DetectionMetadata(Wire):
     """Of a request that says none."""
     iou_threshold: Annotated[float, Field(ge=0, le=1)]
     """Of a request that says none; unused where `nms` is `graph`."""
-    max_detections: Annotated[int, Field(ge=1)]
+    max_detections: Annotated[int, Field(ge=1, le=MAX_INTEGER)]
     """Of a request that says none."""
 
 
@@ -177,14 +177,14 @@ class ModelParameters(Wire):
     """None: it does not answer labels."""
     detection: DetectionMetadata | None = None
     """None: it does not answer boxes."""
-    max_batch: Annotated[int, Field(ge=1)] | None = None
+    max_batch: Annotated[int, Field(ge=1, le=MAX_INTEGER)] | None = None
     """So many requests at most are joined into one run."""
     batching: Annotated[str, Field(max_length=600)] = ""
     """Whether requests are joined into one run, and why or why not."""
-    queue_limit: Annotated[int, Field(ge=0)] | None = None
+    queue_limit: Annotated[int, Field(ge=0, le=MAX_INTEGER)] | None = None
     """Requests of one item that it can hold (of any form, when the model has no fixed size); further ones are answered
     `overloaded`. Fewer when their bytes together are over the limit for those that wait."""
-    max_request_bytes: Annotated[int, Field(ge=0)] | None = None
+    max_request_bytes: Annotated[int, Field(ge=0, le=MAX_INTEGER)] | None = None
     """Of a request's payload; longer ones are refused."""
     correlation_id: _Id | None = None
     """Of the request."""

@@ -17,7 +17,7 @@ from registry.contracts.catalogue.manifest import Format, Target
 from registry.contracts.fit.platforms import AscendFacts, BackendFacts, CannFacts, CudaFacts, Platform
 from registry.contracts.fit.releases import cann_release, numbers
 from registry.contracts.fit.resolution import Resolution
-from registry.contracts.wire import Digest, Name, VersionName, Wire
+from registry.contracts.wire import Digest, Integer, Name, VersionName, Wire
 
 MAX_CHANGES = 32
 MAX_VALUE = 128
@@ -235,7 +235,7 @@ class ClassCoverage(Wire):
     """The class."""
     title: str
     """For people: `linux aarch64, Ascend310P3, CANN 8.0.RC1`."""
-    devices: int
+    devices: Integer
     """So many hosts are in it."""
     names: Annotated[tuple[Name, ...], Field(max_length=NAMED)] = ()
     """The first by name."""
@@ -262,13 +262,13 @@ class CoverageView(Wire):
     """The version."""
     selector: str = "*"
     """The devices that were looked at; `*`: all."""
-    devices: int
+    devices: Integer
     """That the selector matches."""
-    without: int
+    without: Integer
     """Of them, those that can run no variant."""
-    degraded: int
+    degraded: Integer
     """Those that would run it on the CPU beside an idle accelerator."""
-    silent: int
+    silent: Integer
     """Those that have not told what they are."""
     silent_names: Annotated[tuple[Name, ...], Field(max_length=NAMED)] = ()
     """Some of them, by name."""
@@ -276,5 +276,5 @@ class CoverageView(Wire):
     """Devices by the variant that they would run; 0: it fits nowhere."""
     classes: Annotated[tuple[ClassCoverage, ...], Field(max_length=MAX_CLASSES)] = ()
     """The largest first."""
-    more_classes: int = 0
+    more_classes: Integer = 0
     """That are not listed, nor counted in `without`, `degraded` and `variants`."""

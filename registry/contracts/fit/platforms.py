@@ -12,7 +12,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import AwareDatetime, Field
 
 from registry.contracts.catalogue.manifest import Format, Target
-from registry.contracts.wire import Digest, Wire, canonical_json, digest_of
+from registry.contracts.wire import MAX_INTEGER, Digest, Integer, Wire, canonical_json, digest_of
 
 _VOLATILE = {"observed_at", "disk_free_bytes", "memory_free_bytes", "evidence"}
 _VOLATILE_WITHIN = {"ascend": {"health"}}
@@ -52,9 +52,9 @@ class BackendFacts(Wire):
     """The kinds of platform that it really runs on here: a provider counts only after a session ran on it."""
     providers: tuple[str, ...] = ()
     """In the vendor's words: `CPUExecutionProvider`."""
-    max_onnx_ir: int | None = None
+    max_onnx_ir: Integer | None = None
     """The newest ONNX IR version that it reads. None: not known, or it reads no ONNX."""
-    max_onnx_opset: int | None = None
+    max_onnx_opset: Integer | None = None
     """The newest ai.onnx opset that it knows. None: not known, or it reads no ONNX."""
     networks: tuple[str, ...] = ()
     """The architectures that it can fill checkpoints into."""
@@ -71,7 +71,7 @@ class AscendFacts(Wire):
     """As `npu-smi info` prints it: 310P3."""
     chips: Annotated[int, Field(ge=0, le=4096)] = 0
     """On this host. 0: none, or not known."""
-    memory_bytes: int | None = None
+    memory_bytes: Integer | None = None
     """Of one chip."""
     health: Annotated[str, Field(max_length=32)] = ""
     """OK, Warning, Alarm, Critical; changes by the minute, and is Alarm on a 200I DK that works. Empty: not known, or
@@ -100,7 +100,7 @@ class CudaFacts(Wire):
     """That the agent may use."""
     compute_capability: Annotated[str, Field(max_length=8)] = ""
     """8.6. Empty: not known, for instance because GPUs of several kinds are in it."""
-    memory_bytes: int | None = None
+    memory_bytes: Integer | None = None
     """Of that GPU. None: not known."""
     driver: Annotated[str, Field(max_length=64)] = ""
     """550.54.15."""
@@ -128,19 +128,19 @@ class Platform(Wire):
     """As `uname -m` says: x86_64, aarch64."""
     libc: str = ""
     """Name and version of the C library: `glibc 2.36`. Empty: not known."""
-    cpu_count: Annotated[int, Field(ge=1)] = 1
+    cpu_count: Annotated[int, Field(ge=1, le=MAX_INTEGER)] = 1
     """Processors this agent may use."""
     cpu_features: tuple[str, ...] = ()
     """As the kernel names them. Empty: not known."""
-    memory_bytes: int | None = None
+    memory_bytes: Integer | None = None
     """Rounded down, so that boards of one kind say the same."""
-    memory_free_bytes: int | None = None
+    memory_free_bytes: Integer | None = None
     """When it was looked at; not part of the digest."""
-    disk_bytes: int | None = None
+    disk_bytes: Integer | None = None
     """The size of the disk with the agent's data; rounded down."""
-    disk_free_bytes: int | None = None
+    disk_free_bytes: Integer | None = None
     """When it was looked at; not part of the digest."""
-    max_request_bytes: Annotated[int, Field(ge=0)] | None = None
+    max_request_bytes: Annotated[int, Field(ge=0, le=MAX_INTEGER)] | None = None
     """The largest request that the agent's settings allow; None: an older agent, which does not say."""
     ascend: AscendFacts | None = None
     """None: there is no Ascend chip, or it is not known."""

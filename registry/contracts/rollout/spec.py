@@ -16,7 +16,7 @@ from registry.contracts.codes import DeploymentCode, DeviceReasonCode
 from registry.contracts.device.deployments import DeploymentPolicy
 from registry.contracts.device.messages import Profile
 from registry.contracts.enums import StrEnum
-from registry.contracts.wire import Name, VersionName, Wire
+from registry.contracts.wire import Integer, Name, VersionName, Wire
 
 MAX_WAVES = 32
 MAX_LISTED_DEVICES = 10_000
@@ -380,7 +380,7 @@ class GroupView(Wire):
     """Those that are named."""
     note: str = ""
     """For people."""
-    count: int = 0
+    count: Integer = 0
     """Devices in it now."""
     changed_at: AwareDatetime
     """UTC."""

@@ -14,7 +14,7 @@ from registry.contracts.codes import ReasonCode
 from registry.contracts.device.deployments import Phase
 from registry.contracts.rollout.spec import MAX_LISTED_DEVICES, RolloutSpec
 from registry.contracts.rollout.states import ActionState, Command, RolloutState, WaveState
-from registry.contracts.wire import Digest, Name, VersionName, Wire
+from registry.contracts.wire import MAX_INTEGER, Digest, Integer, Name, VersionName, Wire
 
 IDEMPOTENCY_KEY = "idempotency-key"
 """Header of a command: 1 to 128 printable characters, chosen by the client."""
@@ -38,13 +38,13 @@ class PlanClass(Wire):
 
     facts: Digest
     """Digest of their facts."""
-    count: int
+    count: Integer
     """So many devices."""
     variant: Name
     """What they get."""
     variant_digest: Digest
     """Canonical digest of that variant."""
-    bytes: int
+    bytes: Integer
     """Of the variant, per device."""
     degraded: bool = False
     """An accelerator lies idle."""
@@ -60,7 +60,7 @@ class PlanGap(Wire):
     the version back before), `not_registered`."""
     why: Annotated[str, Field(max_length=4096)]
     """For a person: what each variant needs."""
-    count: int
+    count: Integer
     """So many devices."""
     devices: Annotated[tuple[Name, ...], Field(max_length=MAX_NAMED)] = ()
     """The first of them, by name."""
@@ -77,7 +77,7 @@ class PlanCollision(Wire):
     """What it brings."""
     state: RolloutState
     """Where it is."""
-    count: int
+    count: Integer
     """So many devices are in both."""
     devices: Annotated[tuple[Name, ...], Field(max_length=MAX_NAMED)] = ()
     """The first of them, by name."""
@@ -86,13 +86,13 @@ class PlanCollision(Wire):
 class PlanWave(Wire):
     """One wave of the plan."""
 
-    index: int
+    index: Integer
     """From 0."""
     label: str
     """As it was asked for: `1%`, `50 devices`, `ring=canary`, `tail`."""
-    devices: int
+    devices: Integer
     """So many are in it."""
-    bytes: int
+    bytes: Integer
     """That they will download together, at most."""
     seconds: float
     """Expected: released at the rate, then probation and soak."""
@@ -109,17 +109,17 @@ class PlanView(Wire):
     """What they get; an alias is resolved."""
     manifest: Digest
     """Of that version."""
-    devices: int
+    devices: Integer
     """That will get it."""
     classes: tuple[PlanClass, ...] = ()
     """The largest first, at most 1000."""
     nothing: tuple[PlanGap, ...] = ()
     """Devices that get nothing."""
-    already_current: int = 0
+    already_current: Integer = 0
     """Devices that serve it already."""
     collisions: tuple[PlanCollision, ...] = ()
     """Rollouts of the same model that have some of these devices."""
-    total_bytes: int = 0
+    total_bytes: Integer = 0
     """That the devices will download together, at most."""
     expected_s: float = 0
     """Seconds that it takes if nothing fails."""
@@ -127,7 +127,7 @@ class PlanView(Wire):
     """In their order."""
     ties: tuple[str, ...] = ()
     """Where two variants fit equally well and only their names decided."""
-    offline: int = 0
+    offline: Integer = 0
     """Of `devices`, when it was planned."""
     retries: tuple[str, ...] = ()
     """What is tried again by itself, a sentence for each rule."""
@@ -168,7 +168,7 @@ class TroubleView(Wire):
     """A code of docs/codes.md. Empty: they said none, as devices that fell silent."""
     state: ActionState
     """What they are, or were."""
-    devices: int
+    devices: Integer
     """So many."""
     first: Name
     """The first of them by name."""
@@ -179,7 +179,7 @@ class TroubleView(Wire):
 class ActionLeft(Wire):
     """What a device was when it was told to go back."""
 
-    wave: int | None = None
+    wave: Integer | None = None
     """Index of the wave that it was in."""
     state: ActionState
     """What it was."""
@@ -192,7 +192,7 @@ class ActionLeft(Wire):
 class WaveView(Wire):
     """One wave, counted from the actions."""
 
-    index: int
+    index: Integer
     """From 0."""
     kind: str
     """wave, tail or rollback."""
@@ -200,11 +200,11 @@ class WaveView(Wire):
     """As in PlanWave."""
     state: WaveState
     """Where it is."""
-    devices: int
+    devices: Integer
     """So many are in it."""
-    counts: dict[ActionState, int] = Field(default_factory=dict)
+    counts: dict[ActionState, Integer] = Field(default_factory=dict)
     """Devices by state. In a wave of the kind rollback `committed` says: back on its last good version."""
-    left: dict[ActionState, int] = Field(default_factory=dict)
+    left: dict[ActionState, Integer] = Field(default_factory=dict)
     """Devices of it that were told to go back and are in the rollback's wave now, by what they were when told."""
     started_at: AwareDatetime | None = None
     """When it began. None: not yet."""
@@ -229,9 +229,9 @@ class RolloutView(Wire):
     """Of that version."""
     state: RolloutState
     """Where it is."""
-    revision: int
+    revision: Integer
     """Raised by each transition."""
-    generation: int = 1
+    generation: Integer = 1
     """Raised by retry and rollback."""
     reason: RolloutReason
     """Why it is in this state."""
@@ -239,11 +239,11 @@ class RolloutView(Wire):
     """When it entered the state."""
     legal: tuple[Command, ...] = ()
     """What may be asked of it now."""
-    counts: dict[ActionState, int] = Field(default_factory=dict)
+    counts: dict[ActionState, Integer] = Field(default_factory=dict)
     """Devices by state."""
-    back: dict[ActionState, int] = Field(default_factory=dict)
+    back: dict[ActionState, Integer] = Field(default_factory=dict)
     """Of `counts`, devices that were told to go back: `committed` here says that they are back."""
-    troubled: int = 0
+    troubled: Integer = 0
     """Devices that failed or fell silent: now, or when they were told to go back."""
     trouble: tuple[TroubleView, ...] = ()
     """The commonest of these, at most 20; only in the answer of one rollout, not in lists."""
@@ -287,7 +287,7 @@ class ActionView(Wire):
 
     device: Name
     """Its name."""
-    wave: int | None = None
+    wave: Integer | None = None
     """Index of its wave. None: it is in none."""
     state: ActionState
     """Where it is."""
@@ -307,11 +307,11 @@ class ActionView(Wire):
     """One sentence: why it waits, who or what unblocks it, since when."""
     variant: Name | None = None
     """What it gets. None: nothing fits."""
-    generation: int = 1
+    generation: Integer = 1
     """Of the rollout, in which it was offered this."""
-    attempt: int = 0
+    attempt: Integer = 0
     """As in DesiredModel."""
-    tries: int = 0
+    tries: Integer = 0
     """Attempts in this generation that the spec's retries asked for."""
     retry_at: AwareDatetime | None = None
     """It is tried again then."""
@@ -323,7 +323,7 @@ class ActionView(Wire):
     """What it was when it was told so."""
     history: tuple[ActionStep, ...] = ()
     """The newest, oldest first."""
-    forgotten: int = 0
+    forgotten: Integer = 0
     """Steps before those, which are kept no more."""
 
 
@@ -332,7 +332,7 @@ class CommandBody(Wire):
 
     command: Command
     """What is asked."""
-    revision: Annotated[int, Field(ge=0)]
+    revision: Annotated[int, Field(ge=0, le=MAX_INTEGER)]
     """The one that was seen; another one now is 412 and changes nothing."""
     force: bool = False
     """With `resume`: the current wave passes, whatever its gate says."""
@@ -347,7 +347,7 @@ class Approval(Wire):
 
     plan: Digest
     """Digest of the plan that was read."""
-    revision: Annotated[int, Field(ge=0)]
+    revision: Annotated[int, Field(ge=0, le=MAX_INTEGER)]
     """The one that was seen; another one now is 412."""
     approve: bool = True
     """False: deny it."""
@@ -360,9 +360,9 @@ class HistoryEntry(Wire):
 
     at: AwareDatetime
     """When."""
-    revision: int
+    revision: Integer
     """After it."""
-    generation: int = 1
+    generation: Integer = 1
     """After it."""
     before: RolloutState | None = None
     """None: it was made."""
@@ -381,7 +381,7 @@ class HistoryEntry(Wire):
 class RolloutEvent(Wire):
     """One line of the event stream, and the body of a webhook. At least once: a repeat has the same cursor."""
 
-    cursor: int
+    cursor: Integer
     """Rises; `Last-Event-ID` or `?cursor=` goes on after it."""
     at: AwareDatetime
     """When it happened, UTC."""
@@ -391,11 +391,11 @@ class RolloutEvent(Wire):
     """Id of the rollout."""
     state: RolloutState
     """Of the rollout, after it."""
-    revision: int
+    revision: Integer
     """Of the rollout, after it."""
     reason: RolloutReason
     """Why the rollout is in its state."""
-    wave: int | None = None
+    wave: Integer | None = None
     """Index of the wave. None: it is not about one."""
     wave_state: WaveState | None = None
     """Of that wave, after it."""
@@ -425,15 +425,15 @@ class WebhookView(Wire):
     """Where events are POSTed."""
     kinds: tuple[str, ...] = ()
     """Which events; empty: rollout and wave."""
-    cursor: int = 0
+    cursor: Integer = 0
     """The last event that was taken."""
-    failures: int = 0
+    failures: Integer = 0
     """In a row."""
     last_error: str = ""
     """Of the last delivery that failed. Empty: none did since the last success."""
     next_try: AwareDatetime | None = None
     """When it is delivered again. None: nothing waits for a retry."""
-    lost: int = 0
+    lost: Integer = 0
     """Events that the registry forgot before they could be delivered."""
     disabled_at: AwareDatetime | None = None
     """Given up after too many failures in a row; a PUT switches it on again."""

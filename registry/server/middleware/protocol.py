@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from registry.config import Limits
 from registry.contracts.api.answers import PROBLEM_TYPE
 from registry.core.shares import Lack
-from registry.server.middleware.connections import Connections
+from registry.server.connections import Connections
 from registry.server.middleware.problems import problem_response
 
 

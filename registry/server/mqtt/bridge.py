@@ -2,7 +2,8 @@
 
 In: paho's thread checks a message and queues it, bounded and in order; one writer takes up to BATCH of them or what
 comes within GATHER_S, stores them in one transaction and acknowledges them after the commit, so that a killed registry
-loses nothing. What cannot be parsed is poison: counted, acknowledged, dropped.
+loses nothing. What cannot be parsed is poison: counted, acknowledged, dropped. So is, unread, what a device sends
+beyond its budget (`services.fleet.intake_budgets`): else a flood of one device would keep the others waiting.
 RULE: what cannot be stored is tried again, in order and for ever, unless it is proven to be the message's own fault: it
 failed PROOFS times alone, and each time the same database took another write right after. Only then it is poison.
 Out: one publisher sends every document that the broker has not acknowledged, and clears deleted devices' topics.
@@ -34,6 +35,7 @@ from registry.server.metric_table import REGISTRY_METRICS
 from registry.server.mqtt.delivery import DeliveryTest
 from registry.server.mqtt.session import RECEIVE_MAXIMUM, BridgeSession, DeliveryOutcome, PendingPublish
 from registry.services.fleet.desired import NEWEST, Publication, Unpublished
+from registry.services.fleet.intake_budgets import IntakeBudgets
 from registry.services.telemetry import Telemetry
 
 
@@ -47,53 +49,71 @@ class Received:
     connection: int
     came: float = 0.0
     """Monotonic seconds."""
+    device: str = ""
+    """Of the topic."""
 
 
 class Inbox:
-    """Holds at most `limit` messages; those of QoS 0 fill only what `reserve` leaves, so that they never push out
-    messages that their senders rely on. Those of QoS 1 wait for room, up to `patience_s` each: whoever reads from the
-    broker stops reading meanwhile, and the broker keeps the rest. The broker should never send so many; Mosquitto
-    2.0.11 forgets the Receive Maximum once messages have queued up for a client."""
+    """Holds at most `limit` messages, those of each device in their order; devices take turns.
+
+    Those of QoS 0 fill only what `reserve` leaves, so that they never push out messages that their senders rely on.
+    Those of QoS 1 wait for room, up to `patience_s` each: whoever reads from the broker stops reading meanwhile, and
+    the broker keeps the rest. The broker should never send so many; Mosquitto 2.0.11 forgets the Receive Maximum once
+    messages have queued up for a client. Messages of different devices are acknowledged in another order than they came
+    in: brokers find an acknowledged message by its identifier.
+    """
 
     def __init__(self, limit: int, reserve: int, patience_s: float = 0.0) -> None:
         self._limit = limit
         self._reserve = reserve
         self._patience_s = patience_s
         self._closed = False
-        self._messages: deque[Received] = deque()
+        self._waiting: dict[str, deque[Received]] = {}
+        """By device, whose turn is next first."""
+        self._count = 0
         self._changed = threading.Condition()
 
     def __len__(self) -> int:
-        return len(self._messages)
+        return self._count
 
     def oldest(self) -> float | None:
         """When the message came that has waited longest; None: none waits."""
         with self._changed:
-            return self._messages[0].came if self._messages else None
+            return min((waiting[0].came for waiting in self._waiting.values()), default=None)
 
     def put(self, message: Received) -> bool:
         """False: there is no room; the message is not taken, and not acknowledged either."""
         most = self._limit - (self._reserve if message.qos == 0 else 0)
         patience = self._patience_s if message.qos else 0.0
         with self._changed:
-            there_is_room = self._changed.wait_for(lambda: self._closed or len(self._messages) < most, patience)
+            there_is_room = self._changed.wait_for(lambda: self._closed or self._count < most, patience)
             if not there_is_room or self._closed:
                 return False
-            self._messages.append(message)
+            self._waiting.setdefault(message.device, deque()).append(message)
+            self._count += 1
             self._changed.notify_all()
             return True
 
     def take(self, most: int, gather_s: float, wait_s: float) -> list[Received]:
         """Up to `most` messages: what came within `gather_s` seconds of the first; empty after `wait_s` without one."""
         with self._changed:
-            if not self._changed.wait_for(lambda: self._messages, wait_s):
+            if not self._changed.wait_for(lambda: self._count, wait_s):
                 return []
             deadline = time.monotonic() + gather_s
-            while len(self._messages) < most and (left := deadline - time.monotonic()) > 0:
+            while self._count < most and (left := deadline - time.monotonic()) > 0:
                 self._changed.wait(left)
-            taken = [self._messages.popleft() for _ in range(min(most, len(self._messages)))]
+            taken = [self._next() for _ in range(min(most, self._count))]
             self._changed.notify_all()
             return taken
+
+    def _next(self) -> Received:
+        device = next(iter(self._waiting))
+        waiting = self._waiting.pop(device)
+        message = waiting.popleft()
+        if waiting:
+            self._waiting[device] = waiting
+        self._count -= 1
+        return message
 
     def close(self) -> None:
         """Nothing is taken any more, and nobody waits for room."""
@@ -128,7 +148,7 @@ log = logging.getLogger(__name__)
 
 BRIDGE_METRICS = {name: metric for name, metric in REGISTRY_METRICS.items() if name.startswith("registry_mqtt_")}
 OUTCOMES = {
-    "registry_mqtt_messages": ("stored", "unknown", "repeated", "unrecorded", "poison", "dropped"),
+    "registry_mqtt_messages": ("stored", "unknown", "repeated", "unrecorded", "poison", "over_share", "dropped"),
     "registry_mqtt_documents": ("published", "refused", "too_large"),
 }
 """Labels that are shown from the start, at 0."""
@@ -145,8 +165,10 @@ class MqttBridge:
         publication: Publication,
         *,
         probe: Callable[[], None],
+        budgets: IntakeBudgets,
     ) -> None:
         """`probe` writes something to the database; it raises when that fails."""
+        self._budgets = budgets
         self._topics = Topics(config.prefix)
         self._clock = clock
         self._telemetry = telemetry
@@ -222,12 +244,17 @@ class MqttBridge:
 
     def _received(self, message: paho.MQTTMessage, connection: int) -> None:
         """In paho's thread. Checks here, so that the inbox never holds a large result that is not kept."""
-        intake = None
+        intake, device = None, ""
         if self._delivery.is_it(message.topic):  # to be acknowledged in its turn, and nothing else
             self._inbox.put(Received(None, message.qos, message.mid, connection, time.monotonic()))
             return
         try:
             device, kind, model = self._topics.parse_device(message.topic) or ("", "", "")
+            if not self._budgets.spend(device, kind, len(message.payload)):
+                self.counters.add("registry_mqtt_messages", label="over_share")
+                if message.qos and connection != self._missed:
+                    self._session.ack(message.mid, connection)
+                return
             user = {name.lower(): value for name, value in getattr(message.properties, "UserProperty", ())}
             intake = read_message(
                 device,
@@ -250,7 +277,7 @@ class MqttBridge:
             log.exception("MQTT: dropped a message that broke its reader")
         if message.qos and connection == self._missed:
             self.counters.add("registry_mqtt_messages", label="dropped")  # in its turn, after the one that was missed
-        elif not self._inbox.put(Received(intake, message.qos, message.mid, connection, time.monotonic())):
+        elif not self._inbox.put(Received(intake, message.qos, message.mid, connection, time.monotonic(), device)):
             self._miss(message.qos, connection)
 
     def _miss(self, qos: int, connection: int) -> None:

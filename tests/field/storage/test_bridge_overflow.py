@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
+from registry.authority.folder import KeyFolder
 from registry.config import Mqtt, RegistryConfig
 from registry.db.engine import Database
 from registry.db.fleet_rows import HealthRow
 from registry.server.composition import build_fleet
 from registry.server.mqtt import bridge as mqtt_bridge
+from registry.services.shares import ShareRefusals
+from registry.services.trust.trust import Trust
 from tests.support.clients.mqtt_device import MqttDevice
 from tests.support.host.postgres import migrated_file
 from tests.support.network.broker import Mosquitto
@@ -36,7 +39,9 @@ def test_what_finds_no_room_comes_again_in_order(
     prefix = f"test/{tmp_path.name}"
     config = RegistryConfig(data_dir=tmp_path, mqtt=Mqtt(host="127.0.0.1", port=broker.port, prefix=prefix))
     database = Database(migrated_file(tmp_path))
-    fleet = build_fleet(config, utc_now, database)
+    trust = Trust(database, KeyFolder(tmp_path / "keys"), utc_now)
+    trust.start()
+    fleet = build_fleet(config, utc_now, database, trust.director, ShareRefusals())
     bridge = fleet.bridge
     assert bridge is not None
     fleet.devices.put("d1", {}, utc_now())

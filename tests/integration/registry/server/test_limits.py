@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from registry.contracts.catalogue.manifest import MAX_MANIFEST_BYTES
 from registry.contracts.wire import digest_of
 from tests.integration.registry.server.test_publishing import problem
 from tests.support.programs.registry_process import RegistryProcess, put_blob
@@ -163,16 +164,17 @@ def test_the_body_of_a_stranger_is_not_even_read(registry: RegistryProcess) -> N
 
 
 def test_the_bodies_of_all_requests_together_have_a_bound(tmp_path: Path) -> None:
-    bounds = {f"MODELFLEET_REGISTRY_LIMITS__{name}_BYTES": str(MIB) for name in ("JSON", "HELD_BODY")}
+    size = MAX_MANIFEST_BYTES
+    bounds = {f"MODELFLEET_REGISTRY_LIMITS__{name}_BYTES": str(size) for name in ("JSON", "HELD_BODY")}
     server = RegistryProcess(tmp_path, bounds).start()
     head = f"POST /v1/tokens HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.admin_token}\r\n"
     try:
         with connect(server) as slow, server.client() as client:
             made = client.post("/v1/tokens", json={"name": "other", "scope": "admin"}).json()["token"]
-            slow.sendall(head.encode() + f"Content-Length: {MIB}\r\nExpect: 100-continue\r\n\r\n".encode())
+            slow.sendall(head.encode() + f"Content-Length: {size}\r\nExpect: 100-continue\r\n\r\n".encode())
             assert slow.recv(4096).startswith(b"HTTP/1.1 100 ")
             problem(client.post("/v1/tokens", content=b"  "), 422, "invalid")  # announced, and not come
-            slow.sendall(b"0" * (MIB - 1))
+            slow.sendall(b"0" * (size - 1))
             with server.client(made) as other:
                 until_refused(other)
                 problem(other.post("/v1/tokens", content=b"  "), 503, "busy")
@@ -252,9 +254,17 @@ def has_open(pid: int, digest: str) -> bool:
 
 
 def test_connections_over_the_limit_are_told_to_come_later(impatient: RegistryProcess) -> None:
-    connections = [connect(impatient) for _ in range(30)]
+    head = (
+        f"GET /v1/rollout-events HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {impatient.admin_token}\r\n\r\n"
+    )
+    connections = []
     try:
-        assert any(connection.recv(4096).startswith(b"HTTP/1.1 503 ") for connection in connections[20:])
+        for _ in range(20):  # each has a request, so none gives way
+            connections.append(connect(impatient))
+            connections[-1].sendall(head.encode())
+            assert connections[-1].recv(4096).startswith(b"HTTP/1.1 200 ")
+        with connect(impatient) as late:
+            assert late.recv(4096).startswith(b"HTTP/1.1 503 ")
     finally:
         for connection in connections:
             connection.close()

@@ -16,7 +16,20 @@ def test_a_device_topic_is_parsed_as_it_was_built() -> None:
     assert TOPICS.parse_device("fleet/v1/devices/a/b/c/d") is None
 
 
-@pytest.mark.parametrize("topic", ["reply/1", "a", "fleet/v10/x", "ü/ß", "😀", "/".join("a" * 64)])
+@pytest.mark.parametrize(
+    "topic",
+    [
+        "reply/1",
+        "a",
+        "fleet/v10/x",
+        "modelfleet-replies/app/1",
+        "my/devices/x/answers",
+        "devices/a",
+        "ü/ß",
+        "😀",
+        "/".join("a" * 64),
+    ],
+)
 def test_a_reply_may_go_anywhere_outside_the_fleets_tree(topic: str) -> None:
     assert TOPICS.allows_reply(topic)
 
@@ -32,6 +45,11 @@ def test_a_reply_may_go_anywhere_outside_the_fleets_tree(topic: str) -> None:
         "a\0b",
         "fleet/v1",
         "fleet/v1/devices/edge-1/desired",
+        "modelfleet/v1/infer/lenet",
+        "modelfleet/anything",
+        "another/fleet/devices/edge-1/desired",
+        "another/devices/edge-1/infer/lenet",
+        "another/devices/edge-1/reported",
         "x" * 1025,
         "ü" * 600,
         "/".join("a" * 65),

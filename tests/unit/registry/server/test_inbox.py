@@ -57,3 +57,15 @@ def test_closing_ends_every_wait_for_room() -> None:
     reader.join(20)
     assert put == [False]
     assert mids(inbox.take(1, 0, 0)) == [1]
+
+
+def test_devices_take_turns_and_each_keeps_its_order() -> None:
+    inbox = Inbox(limit=100, reserve=0)
+    for mid in range(50):
+        inbox.put(Received(None, 1, mid, 1, device="flood"))
+    for mid in (100, 101):
+        inbox.put(Received(None, 1, mid, 1, device="quiet"))
+    inbox.put(Received(None, 1, 200, 1, device="other"))
+    assert mids(inbox.take(6, 0, 0)) == [0, 100, 200, 1, 101, 2]
+    assert mids(inbox.take(100, 0, 0)) == list(range(3, 50))
+    assert len(inbox) == 0

@@ -10,7 +10,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from registry.config import Limits
-from registry.server.middleware.connections import Connections
+from registry.server.connections import Connections
 from registry.server.middleware.protocol import bounded_http
 from registry.services.shares import ShareRefusals
 
