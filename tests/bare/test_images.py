@@ -89,7 +89,8 @@ def test_packages_come_from_a_folder_alone_where_one_is_named(image: DebianRoot,
         pytest.skip(f"the image has another Python than {python}, for which packages could be downloaded here")
     download = [sys.executable, "-m", "pip", "--quiet", "download", "--dest", str(tmp_path)]
     locked = ["--require-hashes", "--requirement", str(ROOT / "requirements/agent.lock")]
-    for wanted in (locked, ["hatchling"]):
+    build = ["--require-hashes", "--requirement", str(ROOT / "requirements/build.lock")]
+    for wanted in (locked, build):
         subprocess.run([*download, *wanted], check=True, timeout=600)
     before = snapshot(image)
     subprocess.run(["rm", "-r", image.root / "opt/modelfleet"], check=True)
