@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from registry.authority.folder import KeyFolder
 from registry.config import Mqtt, RegistryConfig
 from registry.db.engine import Database
 from registry.db.fleet_rows import HealthRow
@@ -39,7 +38,7 @@ def test_what_finds_no_room_comes_again_in_order(
     prefix = f"test/{tmp_path.name}"
     config = RegistryConfig(data_dir=tmp_path, mqtt=Mqtt(host="127.0.0.1", port=broker.port, prefix=prefix))
     database = Database(migrated_file(tmp_path))
-    trust = Trust(database, KeyFolder(tmp_path / "keys"), utc_now)
+    trust = Trust(database, tmp_path / "keys", utc_now)
     trust.start()
     fleet = build_fleet(config, utc_now, database, trust.director, ShareRefusals())
     bridge = fleet.bridge
