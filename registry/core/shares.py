@@ -73,7 +73,7 @@ class Budgets:
     """
 
     def __init__(self, rate: float, burst: float, most: int = MAX_CALLERS) -> None:
-        self._rate, self._burst, self._most = rate, burst, most
+        self._rate, self.burst, self._most = rate, burst, most
         self._spent: dict[Hashable, tuple[float, float]] = {}
         """How much of the burst was used, and when that was so."""
         self._swept = float("-inf")
@@ -85,8 +85,8 @@ class Budgets:
         """
         self._sweep(now)
         used = self.used(caller, now)
-        if used + amount > self._burst and used > 0:
-            return max((used + min(amount, self._burst) - self._burst) / self._rate, 0.001)
+        if used + amount > self.burst and used > 0:
+            return max((used + min(amount, self.burst) - self.burst) / self._rate, 0.001)
         self._spent[caller] = (used + amount, now)
         return 0.0
 
@@ -96,7 +96,7 @@ class Budgets:
         return max(0.0, used - (now - then) * self._rate)
 
     def _sweep(self, now: float) -> None:
-        if now - self._swept < self._burst / self._rate and len(self._spent) <= self._most:
+        if now - self._swept < self.burst / self._rate and len(self._spent) <= self._most:
             return
         if len(self._spent) > self._most:
             self._spent.clear()

@@ -27,10 +27,11 @@ OWN_RULES: dict[str, str] = {
     "PUT /v1/devices/{device}/facts": _DEVICE,
     "POST /v1/devices/{device}/reports": _DEVICE,
     "PUT /v1/jobs/{job}/variant": _DEVICE,
+    "GET /v1/uploads": "publisher or device, one's own; an administrator, all",
     "POST /v1/uploads": _UPLOADER,
     "GET /v1/uploads/{upload}": _UPLOADER,
     "PATCH /v1/uploads/{upload}": _UPLOADER,
-    "DELETE /v1/uploads/{upload}": _UPLOADER,
+    "DELETE /v1/uploads/{upload}": "whoever began it, or an administrator",
 }
 """Operations whose route finds out by itself who may. Administrators may do what a device may."""
 

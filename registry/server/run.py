@@ -107,6 +107,8 @@ def reload(services: Services, load: Load) -> None:
 
 
 BACKLOG = 1024
+SWITCH_S = 0.001
+"""A thread that computes gives others their turn after so long: else one caller's long requests hold up all others."""
 GRACE_S = 10
 """For open requests, when it is told to stop."""
 
@@ -124,6 +126,7 @@ def run(config: RegistryConfig, ready: Callable[[str, str], None], load: Callabl
         RegistryError: the settings are not safe, or it cannot start with what it finds; see `StartError`.
         OSError: something else failed, as a file of the settings that cannot be read.
     """
+    sys.setswitchinterval(SWITCH_S)
     set_up_logs(config.log_level, config.log_format)
     for chatty in ("alembic", "apscheduler"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

@@ -262,6 +262,10 @@ class Telemetry:
             self._begin_again(taken.went_back, batch[-1].at)
         return taken
 
+    def require_budget(self, device: str) -> None:
+        """Before a report of it is read. Raises ShareError: it has reported more than its part."""
+        self._budgets.require_some(device)
+
     def take_reports(self, device: str, reports: DeviceReports, now: datetime) -> bool:
         """What a device would have sent over MQTT. True: its facts are wanted.
 

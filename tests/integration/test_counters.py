@@ -40,6 +40,7 @@ NO_COUNTERS = {
     "should": "devices of a table's row",
     "hardware": "devices of a table's row",
     "inbox": "bytes for paho",
+    "working": "requests of a caller that are worked on now",
     "unsent": "bytes for a doorbell",
     "_refused_filters": "a list",
     "_failures": "attempts in a row",

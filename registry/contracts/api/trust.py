@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AwareDatetime, Field
 
 from registry.contracts.enums import StrEnum
-from registry.contracts.wire import Name, Wire
+from registry.contracts.wire import Integer, Name, Wire
 
 MAX_MODELS_NAMED = 200
 
@@ -34,11 +34,11 @@ class TrustRoleView(Wire):
     """`root`, `targets`, `snapshot`, `timestamp`, `unclaimed`, `model-NAME`; `targets` of the director: documents."""
     keys: tuple[str, ...]
     """Ids of the keys that may sign it."""
-    threshold: int = 1
+    threshold: Integer = 1
     """So many of them have to."""
-    here: int = 0
+    here: Integer = 0
     """So many of the keys the registry has."""
-    version: int | None = None
+    version: Integer | None = None
     """Of the newest metadata. None: there are none, as of the director's documents."""
     expires: AwareDatetime | None = None
     """When they expire, UTC."""
@@ -55,9 +55,9 @@ class TrustView(Wire):
     """All but those of models that the registry signs itself."""
     keys: tuple[TrustKeyView, ...] = ()
     """All keys that the metadata name."""
-    models: int = 0
+    models: Integer = 0
     """Models with a role of their own."""
-    models_elsewhere: int = 0
+    models_elsewhere: Integer = 0
     """Of those, models whose versions only keys elsewhere can sign."""
     folder: str = ""
     """Where the registry keeps its private keys."""

@@ -55,7 +55,7 @@ OFFERED: dict[str, tuple[PageOffer, ...]] = {
     "GET /v1/diagnosis": (PageOffer("GET /settings/checks", A),),
     "GET /v1/disk": (PageOffer("GET /settings/storage", R),),
     "GET /v1/trust": (PageOffer("GET /settings/trust", R),),
-    "GET /v1/uploads": (PageOffer("GET /settings/storage", P),),
+    "GET /v1/uploads": (PageOffer("GET /settings/storage", R),),
     "DELETE /v1/uploads/{upload}": (PageOffer("POST /settings/storage/uploads/{upload}/cancel", P),),
     "GET /v1/about": (PageOffer("GET /settings", R),),
     "GET /v1/models": (PageOffer("GET /models", R),),

@@ -8,6 +8,7 @@ requests. Size, the nesting of brackets and NUL characters are checked before an
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from registry.config import Limits
 from registry.contracts.catalogue.manifest import MAX_MANIFEST_BYTES
 from registry.contracts.paths import API
 from registry.core.shares import Holdings, Lack, part_of
-from registry.errors import BusyError, RegistryError, UnauthorizedError
+from registry.errors import BusyError, RegistryError, ShareError, UnauthorizedError
 from registry.server.middleware.auth import caller_name, caller_of, services_of
 from registry.server.middleware.problems import problem_response, response_of
 from registry.services.access.principals import ANONYMOUS
@@ -48,6 +49,8 @@ def nests_deeper(text: bytes, limit: int) -> bool:
 _UPLOADS = f"{API}/uploads/"
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 """As JSON escapes it: after an even number of backslashes. PostgreSQL could not keep it, SQLite could."""
+SLOW_DOWN_S = 1.0
+"""A caller over its share gets its answer so much later."""
 WHOLE_BODY = 5
 """All of a body comes within so many times the deadline between two of its pieces."""
 
@@ -91,6 +94,8 @@ class BodyLimits:
             else:
                 most, caller = await self._most_json(request)
         except RegistryError as error:
+            if isinstance(error, ShareError):  # else it is back at once, and its refusals cost the others what it did
+                await asyncio.sleep(SLOW_DOWN_S)
             await closing(response_of(error))(scope, receive, send)
             return
         if not most:
@@ -109,6 +114,8 @@ class BodyLimits:
         who = await caller_of(request)
         if who is ANONYMOUS:
             raise UnauthorizedError("A request with a body needs a token: `Authorization: Bearer <token>`.")
+        if who.device is not None and request.url.path.endswith("/reports"):
+            services_of(request).fleet.telemetry.require_budget(who.device)
         is_manifest = request.method == "PUT" and "/versions/" in request.url.path
         return MAX_MANIFEST_BYTES if is_manifest else self._limits.json_bytes, caller_name(request, who)
 

@@ -1,14 +1,18 @@
 """ASGI middleware: how many requests of one caller are worked on at the same moment. The next ones wait their turn.
 
-Requests are worked on by a bounded number of threads. Without turns a caller that asks for much at once would have all
-of them, and everybody else would wait behind it. A caller is a token that was used before; everybody else an address.
+Requests are worked on by threads that share one interpreter. Without turns a caller that asks for much at once would
+have all of it, and everybody else would wait behind it. Who is alone has AT_ONCE; where others have asked lately, too,
+each has BESIDE. A caller is a token that was used before; everybody else an address.
 What does not hold a thread has no turn: a device's poll, a stream, bytes of blobs.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable
+import time
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass, field
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -17,20 +21,30 @@ from registry.contracts.paths import API, CONSOLE
 from registry.server.middleware.auth import services_of
 from registry.server.middleware.problems import response_of
 
-AT_ONCE = 10
-"""A quarter of the threads that there are (anyio has 40)."""
+AT_ONCE, BESIDE = 10, 2
+"""Of 40 threads that there are (anyio's number)."""
+LATELY_S = 1.0
 PATIENCE_S = 60.0
 """A request waits so long for its turn."""
 _NO_TURN = (f"{API}/blobs/", f"{API}/uploads/", f"{API}/rollout-events", f"{CONSOLE}/live", "/healthz", "/readyz")
 
 
-class Turns:
-    """See the module."""
+@dataclass
+class _Line:
+    """Of one caller: requests that are worked on, and those that wait."""
 
-    def __init__(self, app: ASGIApp, at_once: int = AT_ONCE, patience_s: float = PATIENCE_S) -> None:
-        self._app, self._at_once, self._patience_s = app, at_once, patience_s
-        self._turns: dict[Hashable, tuple[asyncio.Semaphore, int]] = {}
-        """Of callers with requests: their turns, and how many requests they have."""
+    working: int = 0
+    waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
+
+
+class Turns:
+    """See the module. For one event loop."""
+
+    def __init__(self, app: ASGIApp, patience_s: float = PATIENCE_S) -> None:
+        self._app, self._patience_s = app, patience_s
+        self._lines: dict[str, _Line] = {}
+        self._latest, self._before = ("", float("-inf")), ("", float("-inf"))
+        """The two callers who asked last, and when."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Wait for a turn, then pass on."""
@@ -38,27 +52,58 @@ class Turns:
             await self._app(scope, receive, send)
             return
         caller = _caller(Request(scope))
-        turn, requests = self._turns.get(caller, (None, 0))
-        turn = turn or asyncio.Semaphore(self._at_once)
-        self._turns[caller] = turn, requests + 1
+        line = self._lines.setdefault(caller, _Line())
+        if not await self._turn(caller, line):
+            text = f"{line.working} requests of yours are worked on, and {len(line.waiting)} wait; send fewer at once."
+            error = services_of(Request(scope)).shares.refused("requests", caller, text)
+            await response_of(error)(scope, receive, send)
+            return
         try:
-            try:
-                await asyncio.wait_for(turn.acquire(), self._patience_s)
-            except asyncio.TimeoutError:
-                text = f"{self._at_once} requests of yours are worked on, and {requests} wait; send fewer at once."
-                error = services_of(Request(scope)).shares.refused("requests", str(caller), text)
-                await response_of(error)(scope, receive, send)
-                return
-            try:
-                await self._app(scope, receive, send)
-            finally:
-                turn.release()
+            await self._app(scope, receive, send)
         finally:
-            turn, requests = self._turns[caller]
-            if requests == 1:
-                del self._turns[caller]
+            line.working -= 1
+            self._go_on(caller, line)
+
+    async def _turn(self, caller: str, line: _Line) -> bool:
+        """False: it did not come in time."""
+        now = time.monotonic()
+        if caller != self._latest[0]:
+            self._before = self._latest
+        self._latest = caller, now
+        if line.working < self._most(caller, now):
+            line.working += 1
+            return True
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        line.waiting.append(turn)
+        try:
+            await asyncio.wait_for(turn, self._patience_s)
+        except asyncio.TimeoutError:
+            with suppress(ValueError):
+                line.waiting.remove(turn)
+            return False
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                line.working -= 1
             else:
-                self._turns[caller] = turn, requests - 1
+                with suppress(ValueError):
+                    line.waiting.remove(turn)
+            self._go_on(caller, line)
+            raise
+        return True
+
+    def _go_on(self, caller: str, line: _Line) -> None:
+        most = self._most(caller, time.monotonic())
+        while line.waiting and line.working < most:
+            turn = line.waiting.popleft()
+            if not turn.done():
+                line.working += 1
+                turn.set_result(None)
+        if not line.working and not line.waiting:
+            self._lines.pop(caller, None)
+
+    def _most(self, caller: str, now: float) -> int:
+        others = (at for other, at in (self._latest, self._before) if other != caller)
+        return BESIDE if any(now - at <= LATELY_S for at in others) else AT_ONCE
 
 
 def _needs_none(path: str) -> bool:

@@ -11,9 +11,10 @@ import threading
 import time
 from collections.abc import Callable
 
-from registry.core.shares import Budgets
+from registry.core.shares import MAX_CALLERS, Budgets
 from registry.services.shares import ShareRefusals
 
+OVER = "This device reports more than its part; it may go on reporting as soon as Retry-After says."
 MESSAGES_RATE, MESSAGES_BURST = 10.0, 5_000
 BYTES_RATE, BYTES_BURST = 64 << 10, 32 << 20
 RESULTS_RATE, RESULTS_BURST = 1_000.0, 20_000
@@ -26,6 +27,8 @@ class IntakeBudgets:
     def __init__(self, refusals: ShareRefusals, clock: Callable[[], float] = time.monotonic) -> None:
         self._refusals, self._clock = refusals, clock
         self._lock = threading.Lock()
+        self._until: dict[str, float] = {}
+        """When a device that was refused over HTTP may come again."""
         self._said = Budgets(MESSAGES_RATE, MESSAGES_BURST), Budgets(BYTES_RATE, BYTES_BURST)
         self._results = Budgets(RESULTS_RATE, RESULTS_BURST), Budgets(RESULT_BYTES_RATE, RESULT_BYTES_BURST)
 
@@ -39,8 +42,20 @@ class IntakeBudgets:
     def require(self, device: str, count: int, size: int) -> None:
         """So many messages of so many bytes over HTTP. Raises ShareError."""
         if wait_s := self._spend(device, "", count, size):
-            text = "This device reports more than its part; it may go on reporting as soon as Retry-After says."
-            raise self._refusals.refused("reports", device, text, wait_s)
+            with self._lock:
+                if len(self._until) > MAX_CALLERS:
+                    self._until.clear()
+                self._until[device] = self._clock() + wait_s
+            raise self._refusals.refused("reports", device, OVER, wait_s)
+
+    def require_some(self, device: str) -> None:
+        """Before anything of a report is read. Raises ShareError: the device was told to come later than now."""
+        with self._lock:
+            wait_s = self._until.get(device, 0.0) - self._clock()
+            if wait_s <= 0:
+                self._until.pop(device, None)
+        if wait_s > 0:
+            raise self._refusals.refused("reports", device, OVER, wait_s)
 
     def _spend(self, device: str, kind: str, count: int, size: int) -> float:
         numbers, sizes = self._results if kind == "results" else self._said
