@@ -137,7 +137,7 @@ def test_room_is_held_from_the_beginning_of_an_upload(registry: RegistryProcess,
 
 def test_held_room_is_held_after_a_crash(registry: RegistryProcess, holder: Holder) -> None:
     with holder(registry, "before-crash", "publish") as client:
-        assert begin(client, 40 * MIB).status_code == 201
+        assert begin(client, 70 * MIB).status_code == 201
     registry.kill()
     registry.start()
     with registry.client() as admin:
