@@ -36,7 +36,7 @@ from registry.errors import (
     TemporaryError,
     UnauthorizedError,
 )
-from registry.services.access.principals import Principal, person_behind
+from registry.services.access.principals import Principal, acting
 from registry.services.device_sets import terms_of
 from registry.services.queries import UseCases
 
@@ -247,6 +247,8 @@ class Tokens(UseCases):
         grants = body.grants or of_scope(body.scope or Scope.READ)
         check_grants(grants)
         token, scope = new_token(), nearest_scope(grants)
+        actor = acting()
+        maker = actor.principal if actor is not None else None
         with self._database.write() as session:
             if session.get(TokenRow, body.name) is not None:
                 raise ConflictError(f"There is a token named {body.name!r}; revoke it first, or choose another name.")
@@ -260,7 +262,7 @@ class Tokens(UseCases):
                     expires_at=body.expires_at,
                     created_by=by,
                     person=body.person or "",
-                    made_by_person=person_behind(""),
+                    made_by_person=maker.person or maker.made_by_person if maker is not None else "",
                 )
             )
         return TokenCreated(name=body.name, scope=scope, token=token, grants=grants, expires_at=body.expires_at)

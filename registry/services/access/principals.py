@@ -36,8 +36,9 @@ class Principal:
 
     @property
     def behind(self) -> str:
-        """The person who answers for what is done with it. Empty: none is known."""
-        return self.person or self.made_by_person
+        """The person who answers for what is done with it. Empty: none is known. An administrator's token of nobody
+        counts as a person of its own: it could make itself one."""
+        return self.person or self.made_by_person or (self.name if self.may(Scope.ADMIN) else "")
 
     @property
     def rights(self) -> tuple[RoleGrant, ...]:

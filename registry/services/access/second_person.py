@@ -120,7 +120,8 @@ def require_another(who: Principal, asked_by: str, asked_person: str) -> None:
             "An administrator makes one for you: registry token create NAME --person YOU --role approver."
         )
     if asked_person in (who.person, "") or asked_by in (who.name, who.person):
-        why = f"{who.person!r} asked for it" if asked_person else "nobody knows which person asked for it"
+        unknown = f"{asked_by!r} is the token of a program that no person made, so nobody knows who asked for it"
+        why = f"{asked_person!r} asked for it" if asked_person else unknown
         raise ForbiddenError(f"Another person has to approve this: {why}.")
 
 

@@ -181,7 +181,7 @@ def test_a_second_person_approves_what_the_first_one_asked_for(
     visitors: Visitors, admin: httpx.Client, devices: SimulatedFleet
 ) -> None:
     tokens = {
-        name: admin.post("/v1/tokens", json={"name": name, "scope": "deploy"}).json()["token"]
+        name: admin.post("/v1/tokens", json={"name": name, "scope": "deploy", "person": name}).json()["token"]
         for name in ("anna", "bea")
     }
     anna, bea = visitors(tokens["anna"]), visitors(tokens["bea"])
@@ -193,7 +193,7 @@ def test_a_second_person_approves_what_the_first_one_asked_for(
     page.get_by_role("link", name="Approve or deny", exact=True).click()
     anna.allow("status of 403")
     page.get_by_role("button", name="Approve the plan").click()
-    page.get_by_text("another person has to approve its plan").wait_for()
+    page.get_by_text("Another person has to approve this").wait_for()
     page = bea.open(_path(devices, "approved"))
     page.get_by_role("link", name="Approve or deny", exact=True).click()
     expect(page.locator("main")).to_contain_text(f"{MODEL}@{NEXT} to ")

@@ -43,7 +43,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryProcess
 @pytest.fixture
 def other(cli: Cli, tmp_path: Path) -> Cli:
     """Another person's shell, who may deploy."""
-    made = cli("token", "create", f"bob-{tmp_path.name}"[:60], "--scope", "deploy")
+    made = cli("token", "create", f"bob-{tmp_path.name}"[:60], "--scope", "deploy", "--person", "bob")
     return Cli(tmp_path, cli.url, made.out.strip())
 
 
