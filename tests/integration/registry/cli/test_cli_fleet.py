@@ -128,7 +128,7 @@ def test_a_device_is_added_once_and_its_credential_shown_once(cli: Cli) -> None:
 def test_the_files_for_an_agent_are_written_once_and_never_over_others(cli: Cli) -> None:
     said = cli("devices", "add", "edge-9", "--out", "edge-9").out
     folder = cli.folder / "edge-9"
-    assert {path.name for path in folder.iterdir()} == {"agent.toml", "edge-9.token"}  # no broker, so no authority
+    assert {path.name for path in folder.iterdir()} == {"agent.toml", "edge-9.token", "trust.json"}  # no broker
     token = (folder / "edge-9.token").read_text().strip()
     assert stat.S_IMODE((folder / "edge-9.token").stat().st_mode) == 0o600
     assert token not in said
@@ -321,7 +321,8 @@ def test_what_the_fleet_says_can_be_asked_before_it_said_anything(
     add_device("quiet")
     assert "on, kept 48 h" in cli("record", "lenet", "on", "--retention-hours", 48).out
     assert "quiet" in cli("health").out
-    for command in (("health", "quiet"), ("events", "quiet"), ("results", "lenet"), ("counts", "lenet")):
+    assert [event["kind"] for event in cli("events", "quiet", "--json").document] == ["device_registered"]
+    for command in (("health", "quiet"), ("results", "lenet"), ("counts", "lenet")):
         assert cli(*command, "--json").document == []
         assert cli(*command).out.strip()
 
