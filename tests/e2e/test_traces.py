@@ -45,6 +45,8 @@ def traced(tmp_path_factory: pytest.TempPathFactory, receiver: OtlpReceiver) -> 
             for name, value in {**otel, "MODELFLEET_TRACING": "1"}.items():
                 patch.setenv(name, value)
             fleet.registry("publish", "lenet", str(LENET), "--version", "1.0.0", "--target", "cpu")
+            # A deployment that is made before the host's facts are known is chosen again, in another document.
+            eventually(lambda: fleet.registry("devices", "show", DEVICE)["facts"])
             fleet.registry("deploy", "lenet@1.0.0", "--device", DEVICE, "--wait")
             fleet.registry("pull", "lenet@1.0.0", "--output", str(tmp_path_factory.mktemp("pulled")))
         yield fleet
