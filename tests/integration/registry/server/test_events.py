@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -138,20 +139,27 @@ def test_filters_and_cursors_that_are_none_are_refused(filled: httpx.Client) -> 
     assert filled.get("/v1/events", params={"device": "nobody"}).status_code == 404
 
 
-def test_a_page_that_looked_at_enough_rows_is_short_and_has_a_next_one(
-    filled: httpx.Client, registry: RegistryProcess
-) -> None:
-    with registry.client() as admin:
-        token = admin.put("/v1/devices/ev-3", json={}).raise_for_status().json()["token"]
+@contextmanager
+def many_events(client: httpx.Client, prefix: str) -> Iterator[None]:
+    """More than one page looks at, of several devices: what one may say at once is bounded."""
+    names = [f"{prefix}-{number}" for number in range(events.BUDGET // 4000 + 1)]
+    for name in names:
+        token = client.put(f"/v1/devices/{name}", json={}).raise_for_status().json()["token"]
         own = {"Authorization": f"Bearer {token}"}
-        for start in range(0, events.BUDGET + 1000, 1000):
-            many = {"events": [event(start + number, kind="agent") for number in range(1000)]}
-            admin.post("/v1/devices/ev-3/reports", json=many, headers=own).raise_for_status()
-    first = filled.get("/v1/events", params={"kind": "worker"}).json()
-    assert first["items"] == []
-    assert first["next"]
-    assert ids(filled, kind="worker") == ["device:ev-1:e2"]
-    filled.delete("/v1/devices/ev-3").raise_for_status()
+        for start in range(0, 4000, 1000):
+            told = {"events": [event(start + number, kind="agent") for number in range(1000)]}
+            client.post(f"/v1/devices/{name}/reports", json=told, headers=own).raise_for_status()
+    yield
+    for name in names:
+        client.delete(f"/v1/devices/{name}").raise_for_status()
+
+
+def test_a_page_that_looked_at_enough_rows_is_short_and_has_a_next_one(filled: httpx.Client) -> None:
+    with many_events(filled, "looked"):
+        first = filled.get("/v1/events", params={"kind": "worker"}).json()
+        assert first["items"] == []
+        assert first["next"]
+        assert ids(filled, kind="worker") == ["device:ev-1:e2"]
 
 
 def test_who_changed_labels_credentials_and_versions_is_told(filled: httpx.Client) -> None:
@@ -184,12 +192,7 @@ def test_who_changed_labels_credentials_and_versions_is_told(filled: httpx.Clien
 
 
 def test_a_rare_code_is_found_behind_any_number_of_other_events(filled: httpx.Client) -> None:
-    token = filled.put("/v1/devices/ev-4", json={}).raise_for_status().json()["token"]
-    own = {"Authorization": f"Bearer {token}"}
-    for start in range(0, events.BUDGET + 1000, 1000):
-        many = {"events": [event(start + number, kind="agent") for number in range(1000)]}
-        filled.post("/v1/devices/ev-4/reports", json=many, headers=own).raise_for_status()
-    for query in ({"code": "run_failed"}, {"code": "bad_file"}, {"severity": "error"}):
-        page = filled.get("/v1/events", params={**query, "limit": 1}).json()
-        assert len(page["items"]) == 1, query
-    filled.delete("/v1/devices/ev-4").raise_for_status()
+    with many_events(filled, "rare"):
+        for query in ({"code": "run_failed"}, {"code": "bad_file"}, {"severity": "error"}):
+            page = filled.get("/v1/events", params={**query, "limit": 1}).json()
+            assert len(page["items"]) == 1, query
