@@ -21,7 +21,7 @@ from agent.core.slots import SlotRecord
 from agent.errors import PermanentError
 from registry.contracts.device.messages import Health, Reported
 from registry.contracts.texts import size_text
-from registry.private_folder import make_private
+from registry.private_files import make_private
 
 _INDENT = " " * 21
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from registry.private_files import make_private, write_whole
 
 if TYPE_CHECKING:
     from registry.authority.certificates import KeyPair
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
 DEVICES, SERVICES = "devices", "services"
 """The two authorities. A certificate of one is worth nothing on the broker's listener for the other, so an application
 that has a device's name is not that device."""
+LOCK_S = 90.0
+"""For another command, which may make the broker read its files again."""
 
 
 class AuthorityFolderError(Exception):
@@ -41,16 +46,25 @@ class AuthorityFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """No other command changes the folder meanwhile; waits for one that does."""
+        """No other command changes the folder meanwhile; waits up to LOCK_S for one that does."""
         with naming(self.path):
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.path.chmod(0o700)
+            make_private(self.path)
             handle = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            self._lock(handle)
             yield
         finally:
             os.close(handle)
+
+    def _lock(self, handle: int) -> None:
+        until = time.monotonic() + LOCK_S
+        while True:
+            with suppress(BlockingIOError):
+                return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if time.monotonic() > until:
+                text = f"Another command has held {self.path} for {LOCK_S:g} s; see what it waits for, then try again."
+                raise AuthorityFolderError(text)
+            time.sleep(0.05)
 
     def authority(self, which: str, now: datetime) -> KeyPair:
         """`DEVICES` or `SERVICES`; made where it is missing."""
@@ -60,29 +74,12 @@ class AuthorityFolder:
         with naming(file):
             if not file.exists():
                 made = new_authority(f"Modelfleet {which}", now)
-                write_file(file, made.key + made.certificate, 0o600)
+                write_whole(file, made.key + made.certificate)
             content = file.read_bytes()
         begin = content.find(b"-----BEGIN CERTIFICATE-----")
         if begin < 0 or b"PRIVATE KEY-----" not in content[:begin]:
             raise AuthorityFolderError(f"{file} does not hold a key and a certificate; put it back from a copy.")
         return KeyPair(content[begin:], content[:begin])
-
-
-def write_file(path: Path, content: bytes, mode: int) -> None:
-    """Whole or not at all, and on disk when this returns. Raises OSError."""
-    beside = path.with_name(f".{path.name}.new")
-    handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-    with os.fdopen(handle, "wb") as file:
-        os.fchmod(file.fileno(), mode)
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 @contextmanager

@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from registry.authority.folder import AuthorityFolder, AuthorityFolderError, naming, write_file
+from registry.authority.folder import AuthorityFolder, AuthorityFolderError, naming
 from registry.contracts.wire import Name
+from registry.private_files import write_whole
 
 ANY = "*"
 """Every device, or every model."""
@@ -85,4 +86,4 @@ def keep_access(folder: AuthorityFolder, access: BrokerAccess) -> None:
     """In place of what was kept; the caller holds the folder's lock. Raises AuthorityFolderError."""
     file = folder.path / FILE
     with naming(file):
-        write_file(file, access.model_dump_json(indent=2).encode() + b"\n", 0o600)
+        write_whole(file, access.model_dump_json(indent=2).encode() + b"\n")

@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from enum import Enum
 
 from registry.brokers.access import ANY, Application
-from registry.contracts.topics import Topics
+from registry.contracts.topics import REPLIES, Topics
 from registry.contracts.wire import Name
 
 REGISTRY = "registry"
 """The registry's user name."""
-REPLIES = "modelfleet-replies"
-"""The first level of the topics for answers; the next one is the user name of who asked."""
 ME = "\0me"
 """Stands in a topic for the caller's own name."""
 

@@ -37,7 +37,6 @@ max_keepalive 3600
 persistent_client_expiration 14d
 """
 _LISTENER = """
-# {who}: {what} the common name of the certificate.
 listener {port}
 cafile {folder}/{authority}
 certfile {folder}/{certificate}
@@ -46,33 +45,22 @@ tls_version tlsv1.2
 require_certificate true
 allow_anonymous false
 use_identity_as_username true
-{more}acl_file {folder}/{rules}
+acl_file {folder}/{rules}
 """
 
 
 def mosquitto_files(topics: Topics, access: BrokerAccess, settings: BrokerSettings) -> dict[str, str]:
     """File name to content, without certificates and keys."""
+    listener = _LISTENER.format_map
     common = {"folder": settings.folder, "certificate": SERVER_CERTIFICATE, "key": SERVER_KEY}
+    for_devices = common | {"port": settings.devices_port, "authority": DEVICES_AUTHORITY, "rules": DEVICE_RULES}
+    for_services = common | {"port": settings.services_port, "authority": SERVICES_AUTHORITY, "rules": SERVICE_RULES}
     config = [
         _CONFIG.format(max_packet=MAX_PACKET),
-        _LISTENER.format(
-            who="Devices",
-            what="user name and client id are",
-            port=settings.devices_port,
-            authority=DEVICES_AUTHORITY,
-            more="use_username_as_clientid true\n",
-            rules=DEVICE_RULES,
-            **common,
-        ),
-        _LISTENER.format(
-            who="The registry and applications",
-            what="the user name is",
-            port=settings.services_port,
-            authority=SERVICES_AUTHORITY,
-            more="",
-            rules=SERVICE_RULES,
-            **common,
-        ),
+        "\n# Devices: user name and client id are the common name of the certificate.",
+        listener(for_devices) + "use_username_as_clientid true\n",
+        "\n# The registry and applications: the user name is the common name of the certificate.",
+        listener(for_services),
     ]
     devices = _patterns(device_grants(topics, pools=settings.pools, home_assistant=settings.home_assistant))
     denied = [f"user {name}\ntopic deny #\n" for name in sorted(access.denied)]

@@ -8,13 +8,13 @@ from __future__ import annotations
 import grp
 import os
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from registry.authority.certificates import KeyPair, issue_client, issue_server, names_of
-from registry.authority.folder import DEVICES, SERVICES, AuthorityFolder, AuthorityFolderError, write_file
+from registry.authority.folder import DEVICES, SERVICES, AuthorityFolder, AuthorityFolderError
 from registry.brokers.access import BrokerAccess, BrokerSettings
 from registry.brokers.grants import REGISTRY
 from registry.brokers.mosquitto import (
@@ -25,6 +25,7 @@ from registry.brokers.mosquitto import (
     mosquitto_files,
 )
 from registry.contracts.topics import Topics
+from registry.private_files import write_whole
 
 SERVICE_LIFE = timedelta(days=397)
 """Of certificates of the broker, the registry and applications: the longest that browsers take of a server."""
@@ -84,10 +85,10 @@ def write_broker(folder: AuthorityFolder, access: BrokerAccess, settings: Broker
     return BrokerFiles(changed, broker.expires(), registry.expires())
 
 
-def reload_broker(command: str, run: Callable[..., subprocess.CompletedProcess[str]] = subprocess.run) -> str:
+def reload_broker(command: str) -> str:
     """Empty when the command ended well, else what it said."""
     try:
-        done = run(["/bin/sh", "-c", command], capture_output=True, text=True, timeout=RELOAD_S, check=False)
+        done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, timeout=RELOAD_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
     return "" if done.returncode == 0 else (done.stderr or done.stdout).strip() or f"it ended with {done.returncode}"
@@ -115,7 +116,7 @@ def _written(path: Path, content: bytes, mode: int) -> bool:
         pass
     if path.is_dir():
         raise AuthorityFolderError(f"{path} is a folder; move it away.")
-    write_file(path, content, mode)
+    write_whole(path, content, mode)
     return True
 
 

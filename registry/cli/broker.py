@@ -17,14 +17,16 @@ import typer
 
 from registry.authority.folder import DEVICES, SERVICES, AuthorityFolder, AuthorityFolderError
 from registry.brokers.access import BrokerAccess, BrokerSettings, keep_access, read_access
-from registry.cli.output import CliError, require_new_file, write_secret
+from registry.cli.output import CliError, require_new_file
 from registry.cli.serve import load_settings
 from registry.cli.session import Session, command
 from registry.client.errors import UsageFault
 from registry.contracts.texts import how_many
 from registry.contracts.topics import DEFAULT_PREFIX, NAME, Topics
+from registry.private_files import write_whole
 
 if TYPE_CHECKING:
+    from registry.authority.certificates import KeyPair
     from registry.brokers.writing import BrokerFiles
 
 app = typer.Typer(
@@ -153,15 +155,11 @@ def certificate(
     with opened(authority, config) as folder:
         now = session.now()
         access = read_access(folder)
-        files = [out / f"{device}.key", out / f"{device}.pem"]
-        for file in files:
-            require_new_file(file)
+        for ending in ("key", "pem"):
+            require_new_file(out / f"{device}.{ending}")
         pair = issue_client(folder.authority(DEVICES, now), device, now, timedelta(days=days))
         broker_ca = folder.authority(SERVICES, now).certificate
-    out.mkdir(parents=True, exist_ok=True)
-    write_secret(files[0], pair.key.decode().rstrip("\n"))
-    files[1].write_bytes(pair.certificate)
-    (out / "broker-ca.pem").write_bytes(broker_ca)
+    files = write_identity(out, device, pair, broker_ca)
     settings = access.settings
     lines = ["[mqtt]"]
     if settings is not None:
@@ -171,7 +169,7 @@ def certificate(
     lines += ["tls = true", 'ca_file = "broker-ca.pem"', f'cert_file = "{device}.pem"', f'key_file = "{device}.key"']
     document = {
         "device": device,
-        "files": [str(file) for file in (*files, out / "broker-ca.pem")],
+        "files": files,
         "expires": pair.expires().isoformat(),
     }
     session.out.note(f"In {out}: {device}.key, {device}.pem, broker-ca.pem; valid until {pair.expires():%Y-%m-%d}.")
@@ -226,6 +224,19 @@ def opened(authority: Path | None, config: Path | None) -> Iterator[AuthorityFol
             yield folder
     except AuthorityFolderError as error:
         raise CliError(str(error), code="disk_error") from error
+
+
+def write_identity(out: Path, name: str, pair: KeyPair, broker_ca: bytes) -> list[str]:
+    """Key, certificate and the broker's authority, into a folder that is made; returns the paths. Raises CliError."""
+    files = {out / f"{name}.key": (pair.key, 0o600), out / f"{name}.pem": (pair.certificate, 0o644)}
+    files[out / "broker-ca.pem"] = broker_ca, 0o644
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for file, (content, mode) in files.items():
+            write_whole(file, content, mode)
+    except OSError as error:
+        raise CliError(f"{error.filename or out}: {error.strerror}", code="disk_error") from error
+    return [str(file) for file in files]
 
 
 def make_again(session: Session, folder: AuthorityFolder, access: BrokerAccess) -> None:

@@ -9,11 +9,12 @@ import typer
 
 from registry.authority.folder import SERVICES
 from registry.brokers.access import ANY, Application, keep_access, read_access
-from registry.brokers.grants import REGISTRY, REPLIES
-from registry.cli.broker import AuthorityDir, ConfigFile, OutDir, check_name, make_again, opened
-from registry.cli.output import CliError, require_new_file, write_secret
+from registry.brokers.grants import REGISTRY
+from registry.cli.broker import AuthorityDir, ConfigFile, OutDir, check_name, make_again, opened, write_identity
+from registry.cli.output import CliError, require_new_file
 from registry.cli.session import Session, command
 from registry.client.errors import UsageFault
+from registry.contracts.topics import REPLIES
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -62,9 +63,8 @@ def add(
                 check_name(what, each)
     if not devices and not pools:
         raise UsageFault("Whom may it ask?", hint="Give --device NAME, --device '*', or --pools.")
-    files = [out / f"{name}.key", out / f"{name}.pem"]
-    for file in files:
-        require_new_file(file)
+    for ending in ("key", "pem"):
+        require_new_file(out / f"{name}.{ending}")
     with opened(authority, config) as folder:
         now = session.now()
         access = read_access(folder)
@@ -73,10 +73,7 @@ def add(
         keep_access(folder, access)
         services = folder.authority(SERVICES, now)
         pair = issue_client(services, name, now, timedelta(days=days))
-        out.mkdir(parents=True, exist_ok=True)
-        write_secret(files[0], pair.key.decode().rstrip("\n"))
-        files[1].write_bytes(pair.certificate)
-        (out / "broker-ca.pem").write_bytes(services.certificate)
+        files = write_identity(out, name, pair, services.certificate)
         make_again(session, folder, access)
     settings = access.settings
     host, port = (settings.hosts[0], settings.services_port) if settings is not None else ("BROKER", 8884)
@@ -85,7 +82,7 @@ def add(
     document = {
         "application": name,
         "rights": application.model_dump(mode="json"),
-        "files": [str(file) for file in (*files, out / "broker-ca.pem")],
+        "files": files,
         "expires": pair.expires().isoformat(),
         "url": f"mqtts://{host}:{port}",
         "reply_prefix": f"{REPLIES}/{name}",

@@ -184,10 +184,10 @@ class DeploymentCode(Code):
         "Connect the device to the registry and set its clock; it goes on by itself. `agent doctor` says what expired.")
     METADATA_REFUSED = ("metadata_refused",
         "What the registry, or somebody in its place, gave as signed metadata is refused; it is tried again.",
-        "Read the message; look at who signs in the registry, and at what stands between device and registry.")
+        "Read the message; `registry trust status` says who signs until when. Is a proxy in between?")
     MANIFEST_UNTRUSTED = ("manifest_untrusted",
         "No role that this device trusts lists the version's manifest; nothing of it is installed or loaded.",
-        "Look at who signs the model in the registry; publish the version with that key, then deploy it again.")
+        "`registry trust status` says who signs the model; publish the version with that key, then deploy it again.")
     GOLDEN_MISMATCH = ("golden_mismatch",
         "On this host the variant does not answer the version's golden vectors as the manifest says.",
         "Deploy another variant, or check the tolerance (docs/parity.md); --retry lifts the quarantine.")

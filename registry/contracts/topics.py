@@ -22,6 +22,9 @@ import re
 from dataclasses import dataclass
 
 DEFAULT_PREFIX = "modelfleet/v1"
+REPLIES = "modelfleet-replies"
+"""First level of the topics for answers, outside of every fleet's tree. Where the broker knows users, the next level is
+the name of who asked."""
 NAME = r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$"
 """Of a device, a model or a pool: it is one level of a topic (`registry.contracts.wire` says more)."""
 MAX_TOPIC_BYTES = 1024

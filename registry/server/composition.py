@@ -30,7 +30,7 @@ from registry.core.retention import RetentionLimits
 from registry.core.shares import part_of
 from registry.db.engine import Changed, Database, open_database
 from registry.errors import InTheWayError, RegistryError, StartError, TemporaryError
-from registry.private_folder import make_private
+from registry.private_files import make_private
 from registry.server.connections import Connections
 from registry.server.index_progress import IndexProgress
 from registry.server.mqtt.bridge import MqttBridge
@@ -54,13 +54,13 @@ from registry.services.fleet.fleet_log import FleetLog
 from registry.services.fleet.groups import Groups
 from registry.services.fleet.health_series import HealthOverTime
 from registry.services.fleet.history import HealthHistory, Results
-from registry.services.fleet.intake_budgets import IntakeBudgets
-from registry.services.fleet.kept import KeptBound, KeptOfDevices
 from registry.services.fleet.labels import Labels
 from registry.services.fleet.over_time import AnswerSums, ConnectionSamples, VersionSamples
 from registry.services.fleet.presence import PresenceTracker
 from registry.services.fleet.retention import RetentionSweep
 from registry.services.fleet.summary import FleetFigures
+from registry.services.intake.budgets import IntakeBudgets
+from registry.services.intake.kept import KeptBound, KeptOfDevices
 from registry.services.jobs import Jobs
 from registry.services.restoring import Restored, restored
 from registry.services.rollouts.planning import Planner, holder_in

@@ -61,15 +61,17 @@ SOURCES: dict[str, TallySource] = {
 
 def tallied(session: Session, kind: str, owner: int = FLEET) -> dict[Key, int]:
     """How many rows have each key, in the order of the source's columns. What no row has is left out."""
-    number = func.sum(_T.number)
-    query = select(_T.key, number).where(_T.kind == kind, _T.owner == owner).group_by(_T.key).having(number != 0)
-    return {tuple(json.loads(key)): int(found) for key, found in session.execute(query)}
+    return _tallied(session, kind, _T.owner == owner)
 
 
 def tallied_of(session: Session, kind: str, owners: Any) -> dict[Key, int]:
     """The same of all owners that the query names, together."""
+    return _tallied(session, kind, _T.owner.in_(owners))
+
+
+def _tallied(session: Session, kind: str, whose: ColumnElement[bool]) -> dict[Key, int]:
     number = func.sum(_T.number)
-    query = select(_T.key, number).where(_T.kind == kind, _T.owner.in_(owners)).group_by(_T.key).having(number != 0)
+    query = select(_T.key, number).where(_T.kind == kind, whose).group_by(_T.key).having(number != 0)
     return {tuple(json.loads(key)): int(found) for key, found in session.execute(query)}
 
 

@@ -42,8 +42,8 @@ from registry.services.fleet.epochs import epoch_of, later_epoch_told, renew_epo
 from registry.services.fleet.fleet_certificates import FleetCertificates
 from registry.services.fleet.fleet_totals import FleetTotals
 from registry.services.fleet.history import record, take_health
-from registry.services.fleet.intake_budgets import IntakeBudgets
-from registry.services.fleet.kept import KeptBound, KeptOfDevices
+from registry.services.intake.budgets import IntakeBudgets
+from registry.services.intake.kept import KeptBound, KeptOfDevices
 from registry.services.jobs import take_statuses
 from registry.services.rollouts.reports import Said, take_said
 from registry.services.shares import ShareRefusals

@@ -11,9 +11,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
-import os
 import secrets
-import stat
 import threading
 import time
 from datetime import datetime
@@ -36,6 +34,7 @@ from registry.errors import (
     TemporaryError,
     UnauthorizedError,
 )
+from registry.private_files import write_whole
 from registry.services.access.principals import Principal, acting
 from registry.services.device_sets import terms_of
 from registry.services.queries import UseCases
@@ -398,14 +397,7 @@ def read_token(file: Path) -> str | None:
 
 def write_token(file: Path, token: str) -> None:
     """Write a token to a file that only its owner may read: whole or not at all. Raises StartError."""
-    temporary = file.with_suffix(".new")
     try:
-        temporary.unlink(missing_ok=True)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, stat.S_IRUSR | stat.S_IWUSR)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as out:
-            out.write(token + "\n")
-            out.flush()
-            os.fsync(out.fileno())
-        temporary.rename(file)
+        write_whole(file, f"{token}\n".encode())
     except OSError as error:
         raise StartError("token_file", f"The token file {file} cannot be written: {error.strerror}.") from error

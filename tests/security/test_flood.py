@@ -12,8 +12,8 @@ import httpx
 import paho.mqtt.client as paho
 import pytest
 
-from registry.services.fleet.intake_budgets import MESSAGES_BURST
-from registry.services.fleet.kept import EVENTS, PART
+from registry.services.intake.budgets import MESSAGES_BURST
+from registry.services.intake.kept import EVENTS, PART
 from tests.integration.registry.server.test_publishing import problem
 from tests.support.network.broker import Mosquitto
 from tests.support.programs.cli import Cli

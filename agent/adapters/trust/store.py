@@ -61,9 +61,7 @@ class MetadataStore:
         for copy in COPIES:
             path = self._path(name, copy)
             try:
-                if path.stat().st_size > MAX_FILE_BYTES:
-                    raise ValueError("it is too long")
-                data = path.read_bytes()
+                data = _bytes_of(path)
                 found.append((*_read(data), data))
             except FileNotFoundError:
                 continue
@@ -93,12 +91,21 @@ class MetadataStore:
 
     def _number(self, name: str, copy: str) -> int:
         try:
-            return _read(self._path(name, copy).read_bytes())[0]
+            return _read(_bytes_of(self._path(name, copy)))[0]
         except (OSError, *_NOT_WRITTEN):
             return 0
 
     def _path(self, name: str, copy: str) -> Path:
         return self._folder / f"{name}.{copy}.json"
+
+
+def _bytes_of(path: Path) -> bytes:
+    """Raises OSError; ValueError: it is longer than anything that is written."""
+    with path.open("rb") as file:
+        data = file.read(MAX_FILE_BYTES + 1)
+    if len(data) > MAX_FILE_BYTES:
+        raise ValueError("it is too long")
+    return data
 
 
 def _written(kept: KeptMetadata, number: int) -> bytes:

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypedDict, Union
 from urllib.parse import unquote, urlsplit
 
 from ...certificates import TlsFiles
-from ...contracts.topics import DEFAULT_PREFIX, NAME, Topics
+from ...contracts.topics import DEFAULT_PREFIX, NAME, REPLIES, Topics
 
 PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
 """Schemes of a broker's address, and their usual ports."""
@@ -114,7 +114,7 @@ def make_settings(
     ca_file: PathLike | None = None,
     identity: Identity | None = None,
     client_id: str | None = None,
-    reply_prefix: str = "modelfleet-replies",
+    reply_prefix: str = REPLIES,
     protocol: str = "5",
     keepalive: int = 30,
     connect_timeout: float = 10.0,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from registry.certificates import CertificateError
 from registry.config import Mqtt
 from registry.contracts.codes import InferenceCode, RequestCode
+from registry.contracts.topics import REPLIES
 from registry.server.console.trials import AskedSlot, Box, Outcome, ShownOutput
 
 if TYPE_CHECKING:
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 CONNECT_S = 5.0
 ANSWER_S = 10.0
 """Seconds until an answer must be there, waiting and repeats included."""
-REPLIES = "modelfleet-replies"
-"""First level of the topics of answers."""
 MAX_SHOWN = 1000
 """Elements of an output."""
 MAX_CHARACTERS = 256

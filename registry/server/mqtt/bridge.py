@@ -3,7 +3,7 @@
 In: paho's thread checks a message and queues it, bounded and in order; one writer takes up to BATCH of them or what
 comes within GATHER_S, stores them in one transaction and acknowledges them after the commit, so that a killed registry
 loses nothing. What cannot be parsed is poison: counted, acknowledged, dropped. So is, unread, what a device sends
-beyond its budget (`services.fleet.intake_budgets`): else a flood of one device would keep the others waiting.
+beyond its budget (`services.intake.budgets`): else a flood of one device would keep the others waiting.
 RULE: what cannot be stored is tried again, in order and for ever, unless it is proven to be the message's own fault: it
 failed PROOFS times alone, and each time the same database took another write right after. Only then it is poison.
 Out: one publisher sends every document that the broker has not acknowledged, and clears deleted devices' topics.
@@ -35,7 +35,7 @@ from registry.server.metric_table import REGISTRY_METRICS
 from registry.server.mqtt.delivery import DeliveryTest
 from registry.server.mqtt.session import RECEIVE_MAXIMUM, BridgeSession, DeliveryOutcome, PendingPublish
 from registry.services.fleet.desired import NEWEST, Publication, Unpublished
-from registry.services.fleet.intake_budgets import IntakeBudgets
+from registry.services.intake.budgets import IntakeBudgets
 from registry.services.telemetry import Telemetry
 
 

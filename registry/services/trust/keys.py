@@ -14,6 +14,7 @@ from pathlib import Path
 from securesystemslib.signer import CryptoSigner, Key, Signer
 
 from registry.errors import StorageFailedError
+from registry.private_files import make_private, write_whole
 from registry.trust.building import RoleKeys
 from registry.trust.private_keys import read_private
 
@@ -51,9 +52,8 @@ class KeyFolder:
         signer = CryptoSigner.generate_ed25519()
         file = self.folder / f"{name}-{signer.public_key.keyid[:12]}.pem"
         try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.folder.chmod(0o700)
-            write_private(file, signer.private_bytes)
+            make_private(self.folder)
+            write_whole(file, signer.private_bytes, replace=False)
         except OSError as error:
             raise StorageFailedError(f"The key {file} cannot be written: {error.strerror}.") from error
         return signer
@@ -98,25 +98,6 @@ class KeyFolder:
                 continue
             self._signers[signer.public_key.keyid] = signer
             self._names[signer.public_key.keyid] = name
-
-
-def write_private(file: Path, content: bytes) -> None:
-    """A new file of mode 0600, whole or not at all. Raises OSError, FileExistsError too."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as out:
-            out.write(content)
-            out.flush()
-            os.fsync(out.fileno())
-        os.link(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def of_key(key: Key) -> RoleKeys:

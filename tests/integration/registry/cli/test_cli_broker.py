@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from registry.authority.certificates import KeyPair, issue_client, issue_server, names_of, new_authority
-from registry.authority.folder import AuthorityFolder
+from registry.authority.folder import AuthorityFolder, AuthorityFolderError
 from tests.support.programs.cli import Cli
 
 NOW = datetime(2026, 11, 28, tzinfo=timezone.utc)
@@ -137,5 +137,5 @@ def test_no_certificate_outlives_its_authority() -> None:
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     folder = AuthorityFolder(tmp_path / "file" / "authority")
-    with pytest.raises(Exception, match=r"file.*Not a directory"), folder.locked():
+    with pytest.raises(AuthorityFolderError, match=r"file.*Not a directory"), folder.locked():
         pass

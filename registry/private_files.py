@@ -1,4 +1,4 @@
-"""A folder of data that its owner alone may look into."""
+"""A folder that its owner alone may look into, and files in it that are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -31,3 +31,32 @@ def make_private(folder: Path) -> None:
         log.warning("the folder %s had mode %04o: others on this host could use it; it has 0700 now", folder, mode)
         return
     log.warning("the folder %s has mode %04o: others on this host may use it; give it to its owner alone", folder, mode)
+
+
+def write_whole(file: Path, content: bytes, mode: int = 0o600, *, replace: bool = True) -> None:
+    """The file has this content and these rights, or what it had before; on disk when this returns.
+
+    Raises:
+        FileExistsError: it is there, and `replace` is False.
+        OSError: it cannot be written.
+    """
+    beside = file.with_name(f".{file.name}.{os.getpid()}.new")
+    beside.unlink(missing_ok=True)
+    try:
+        handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        with os.fdopen(handle, "wb") as out:
+            os.fchmod(out.fileno(), mode)
+            out.write(content)
+            out.flush()
+            os.fsync(out.fileno())
+        if replace:
+            beside.rename(file)
+        else:
+            os.link(beside, file)
+    finally:
+        beside.unlink(missing_ok=True)
+    folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
