@@ -55,8 +55,13 @@ def write_whole(file: Path, content: bytes, mode: int = 0o600, *, replace: bool 
             os.link(beside, file)
     finally:
         beside.unlink(missing_ok=True)
-    folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    sync_folder(file.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """What was made, renamed or removed in it is on disk. Raises OSError."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(folder)
+        os.fsync(handle)
     finally:
-        os.close(folder)
+        os.close(handle)

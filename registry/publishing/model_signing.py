@@ -22,12 +22,11 @@ from registry.client.errors import ClientError, ProblemError, UsageFault
 from registry.contracts.api.trust import SignedFile, SignedFiles, TrustChanged
 from registry.contracts.catalogue.manifest import Manifest
 from registry.contracts.paths import trust_file_path, trust_files_path
-from registry.publishing.signing import MAX_KEY_FILE_BYTES, OTHERS
+from registry.publishing.signing import MAX_KEY_FILE_BYTES, OTHERS, PASSPHRASE_VARIABLE
 from registry.trust.image import target_of
 from registry.trust.names import IMAGE, TARGETS, TARGETS_LIFE, model_role
 from registry.trust.private_keys import read_private
 
-PASSPHRASE_VARIABLE = "MODELFLEET_KEY_PASSPHRASE"  # noqa: S105 - the name of a variable
 TRIES = 5
 """Where others sign the same role at the same moment."""
 

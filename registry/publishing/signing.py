@@ -27,6 +27,7 @@ from registry.installation import install_command
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 
 
+PASSPHRASE_VARIABLE = "MODELFLEET_KEY_PASSPHRASE"  # noqa: S105 - the name of a variable
 MAX_KEY_FILE_BYTES = 1 << 14
 OTHERS = 0o077
 

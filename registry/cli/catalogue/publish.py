@@ -36,7 +36,6 @@ from registry.contracts.catalogue.networks import Value, networks
 from registry.contracts.tensors import Datatype
 from registry.contracts.texts import size_text
 from registry.inspection.facts import ModelFacts
-from registry.publishing.model_signing import load_model_key, sign_version
 from registry.publishing.plan import Observer, make_plan
 from registry.publishing.publish import PublishResult
 from registry.publishing.publish import publish as publish_plan
@@ -309,7 +308,7 @@ def publish_request(
 ) -> None:
     """Plans and publishes, and shows both. `notes`: what was said before, by whoever made the request; `inspected`: as
     of `make_plan`; `keys`: files of the publisher's own keys."""
-    signers = [load_model_key(key) for key in keys]
+    sign = _signing_with(session, keys) if keys else None
     for note in notes:
         session.out.warn(note)
     result = publish_plan(
@@ -317,7 +316,7 @@ def publish_request(
         make_plan(request, inspected),
         observer=_observer(session.out),
         dry_run=dry_run,
-        sign=(lambda made: sign_version(session.client, made, signers, session.now())) if signers else None,
+        sign=sign,
     )
     result = replace(result, warnings=(*notes, *result.warnings))
     session.out.answer(_document(result), _summary(result))
@@ -481,3 +480,11 @@ def tolerance_of(text: str) -> Tolerance:
     except ValidationError as error:
         faults = tuple(f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors())
         raise UsageFault(f"--tolerance {text!r} is out of range", errors=faults) from None
+
+
+def _signing_with(session: Session, keys: Sequence[Path]) -> Callable[[Manifest], object]:
+    """Has a publisher's own keys sign a version. Raises ClientError: one of them cannot be used."""
+    from registry.publishing.model_signing import load_model_key, sign_version  # noqa: PLC0415 - python-tuf: 0.1 s
+
+    signers = [load_model_key(key) for key in keys]
+    return lambda manifest: sign_version(session.client, manifest, signers, session.now())

@@ -8,11 +8,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from securesystemslib.signer import CryptoSigner, Signer
-from tuf.api.metadata import Metadata, Targets
 
 from registry.cli.output import CliError, time_text
 from registry.cli.session import Session, command, confirm
@@ -21,8 +19,11 @@ from registry.cli.trust.offline import offline as take_offline
 from registry.client.errors import ClientError
 from registry.contracts.api.trust import SignedFile, SignedFiles, TrustChange, TrustChanged, TrustChangeKind, TrustView
 from registry.contracts.paths import trust_changes_path, trust_files_path, trust_path
-from registry.publishing.model_signing import fetch_metadata, load_model_key, signed_again
-from registry.trust.names import model_role
+from registry.contracts.texts import how_many
+
+if TYPE_CHECKING:
+    from securesystemslib.signer import CryptoSigner, Signer
+    from tuf.api.metadata import Metadata
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -74,7 +75,7 @@ def status(session: Session) -> None:
     out.say("")
     keys = ((key.keyid[:12], key.kind, "here" if key.here else "elsewhere", _some(key.signs)) for key in view.keys)
     out.table(("KEY", "KIND", "PRIVATE KEY", "SIGNS"), keys, empty="")
-    out.say(f"\n{view.models} models have a role of their own; keys elsewhere sign {view.models_elsewhere} of them.")
+    out.say(f"\nModels with a role of their own: {view.models}; keys elsewhere sign {view.models_elsewhere}.")
     out.say(f"The registry keeps its private keys in {view.folder}.")
 
 
@@ -179,6 +180,8 @@ def delegate(
     registry publish lenet lenet.onnx --version 1.1.0 --target cpu --key ci.key
     ```
     """
+    from registry.publishing.model_signing import load_model_key  # noqa: PLC0415 - python-tuf: 0.1 s
+
     if back == bool(key):
         raise CliError("Give --key FILE, or --back", code="usage")
     signers = [load_model_key(path) for path in key or ()]
@@ -196,10 +199,17 @@ def _public(signer: Signer) -> dict[str, Any]:
 
 def _listed_now(session: Session, model: str, signers: Sequence[Signer]) -> tuple[SignedFile, ...]:
     """The model's role as it is, signed by its new keys; for a model without one, an empty list."""
+    from tuf.api.metadata import Metadata, Targets  # noqa: PLC0415 - 0.1 s
+
+    from registry.publishing.model_signing import fetch_metadata, signed_again  # noqa: PLC0415
+    from registry.trust.names import model_role  # noqa: PLC0415
+
     role = model_role(model)
     found = fetch_metadata(session.client, f"{role}.json")
     metadata: Metadata[Any] = found or Metadata(Targets(version=1, targets={}))
-    session.out.note(f"{model}: {len(metadata.signed.targets)} versions are listed now and stay listed.")
+    session.out.note(
+        f"{model}: {how_many(len(metadata.signed.targets), 'version')} listed now; what is listed stays listed."
+    )
     for path in sorted(metadata.signed.targets)[:20]:
         session.out.note(f"  {path}")
     version = metadata.signed.version + 1 if found is not None else 1
@@ -229,6 +239,8 @@ def _apply(session: Session, change: TrustChange, kept: OfflineKeys | None, *, y
 
 
 def _signed(file: SignedFile, signers: Sequence[Signer]) -> SignedFile:
+    from tuf.api.metadata import Metadata  # noqa: PLC0415 - 0.1 s
+
     metadata: Metadata[Any] = Metadata.from_dict(json.loads(json.dumps(file.metadata)))
     for signer in signers:
         metadata.sign(signer, append=True)

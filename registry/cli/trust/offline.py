@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from securesystemslib.signer import CryptoSigner
 
 from registry.cli.output import CliError, require_new_file
 from registry.cli.session import Session, command, confirm
 from registry.client.errors import ClientError
 from registry.contracts.api.trust import TrustView
 from registry.contracts.paths import trust_path
-from registry.publishing.model_signing import PASSPHRASE_VARIABLE
-from registry.trust.private_keys import MAX_OFFLINE_BYTES, offline_file, read_offline_file
+from registry.contracts.texts import how_many
+from registry.private_files import sync_folder, write_whole
+from registry.publishing.signing import PASSPHRASE_VARIABLE
+
+if TYPE_CHECKING:
+    from securesystemslib.signer import CryptoSigner
 
 OFFLINE = ("image-root", "targets", "director-root")
 """The keys that a running registry does without."""
@@ -52,6 +55,8 @@ def offline(
     registry trust renew root --offline root.keys
     ```
     """
+    from registry.trust.private_keys import offline_file, read_offline_file  # noqa: PLC0415 - 0.1 s
+
     require_new_file(file)
     here = folder or Path(session.client.get(trust_path(), TrustView).folder)
     try:
@@ -64,13 +69,13 @@ def offline(
     confirm(session, f"Take {', '.join(found)} away from the registry?", yes=yes)
     passphrase = _passphrase(new=True)
     content = offline_file(found, passphrase)
-    _write(file, content)
+    _write(file, content, replace=False)
     if read_offline_file(file.read_bytes(), passphrase).keys() != found.keys():
         raise ClientError(f"{file} is not what was written; nothing was removed", code="disk_error")
     for name in found:
         (here / name).unlink()
-    _sync(here)
-    text = f"{len(found)} keys are in {file} and no longer in {here}. Bring the file to a safe place, twice."
+    sync_folder(here)
+    text = f"{how_many(len(found), 'key')} moved into {file}, out of {here}. Bring the file to a safe place, twice."
     session.out.answer({"file": str(file), "keys": sorted(found)}, text)
 
 
@@ -85,19 +90,21 @@ class OfflineKeys:
 
     def add(self, name: str) -> CryptoSigner:
         """A new key, in the file before it is used for anything. Raises ClientError."""
+        from securesystemslib.signer import CryptoSigner  # noqa: PLC0415 - 0.1 s
+
+        from registry.trust.private_keys import offline_file  # noqa: PLC0415
+
         signer = CryptoSigner.generate_ed25519()
         self.signers[f"{name}-{signer.public_key.keyid[:12]}.pem"] = signer
         content = offline_file({each: one.private_bytes for each, one in self.signers.items()}, self.passphrase)
-        temporary = self.file.with_name(self.file.name + ".new")
-        temporary.unlink(missing_ok=True)
-        _write(temporary, content)
-        temporary.replace(self.file)
-        _sync(self.file.absolute().parent)
+        _write(self.file, content, replace=True)
         return signer
 
 
 def read_offline(file: Path) -> OfflineKeys:
     """The keys in a file that `offline` wrote. Raises ClientError."""
+    from registry.trust.private_keys import MAX_OFFLINE_BYTES, read_offline_file  # noqa: PLC0415 - 0.1 s
+
     try:
         with file.open("rb") as opened:
             data = opened.read(MAX_OFFLINE_BYTES + 1)
@@ -123,23 +130,10 @@ def _passphrase(*, new: bool) -> bytes:
     return str(given).encode()
 
 
-def _write(file: Path, content: bytes) -> None:
+def _write(file: Path, content: bytes, *, replace: bool) -> None:
     try:
-        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "wb") as out:
-            out.write(content)
-            out.flush()
-            os.fsync(out.fileno())
-        _sync(file.absolute().parent)
+        write_whole(file.absolute(), content, replace=replace)
     except OSError as error:
         raise ClientError(
             f"{file} cannot be written: {error.strerror}; nothing was removed", code="disk_error"
         ) from error
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

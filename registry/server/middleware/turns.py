@@ -18,8 +18,9 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from registry.contracts.paths import API, CONSOLE
-from registry.server.middleware.auth import services_of
+from registry.server.middleware.auth import caller_name, services_of
 from registry.server.middleware.problems import response_of
+from registry.services.access.principals import ANONYMOUS
 
 AT_ONCE, BESIDE = 10, 2
 """Of 40 threads that there are (anyio's number)."""
@@ -116,5 +117,5 @@ def _caller(request: Request) -> str:
         services = services_of(request)
         known = services.access.remembered(token, services.clock())
         if known is not None:
-            return known.name
-    return f"address {request.client.host}" if request.client is not None else "an address that is not known"
+            return caller_name(request, known)
+    return caller_name(request, ANONYMOUS)
